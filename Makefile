@@ -1,0 +1,45 @@
+# Both targets on the README's first screen make and share one virtual environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two processes of pytest, one thread of torch each: the suite is written for two cores.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: quickstart test check lint types pytest pytest-fast format clean
+
+$(VENV)/.train: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/.train  ## train DPO and InSPO twins on the embedded recipe; offline apart from the package index
+	OMP_NUM_THREADS=2 $(BIN)/python -m inspo_hub.run recipes/quickstart.yaml
+
+test: check pytest  ## lint, types, architecture and every test that needs no GPU and no Hub account
+
+check: lint types
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+pytest: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not hub'
+
+pytest-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,11 @@
+"""Shared set-up of the tests: shapes checked at run time, one torch thread, loopback only."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+os.environ.setdefault("HF_HUB_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
