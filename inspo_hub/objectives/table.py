@@ -49,6 +49,7 @@ class Robust(BetaObjective):
 
     paper: ClassVar[str] = "arXiv:2403.00409"
     name: Literal["robust"] = "robust"
+    beta: float = beta_field(0.01)
     label_smoothing: float = smoothing_field(0.1, "known rate of swapped labels; 0 is dpo.")
 
     def preference_losses(self, view: View) -> Tensor:
@@ -186,6 +187,7 @@ class NcaPair(BetaObjective):
 
     paper: ClassVar[str] = "arXiv:2402.05369"
     name: Literal["nca_pair"] = "nca_pair"
+    beta: float = beta_field(0.01)
 
     def preference_losses(self, view: View) -> Tensor:
         reward_w, reward_l = self.rewards(view.chosen), self.rewards(view.rejected)
@@ -200,6 +202,7 @@ class BcoPair(BetaObjective):
 
     paper: ClassVar[str] = "arXiv:2404.04656"
     name: Literal["bco_pair"] = "bco_pair"
+    beta: float = beta_field(0.01)
 
     def preference_losses(self, view: View) -> Tensor:
         return -logsigmoid(self.rewards(view.chosen)) - logsigmoid(-self.rewards(view.rejected))
@@ -277,24 +280,11 @@ class Aot(BetaObjective):
         return torch.empty_like(by_rank).scatter(0, order, by_rank)
 
 
+# fmt: off
 _ROWS: tuple[type[Objective], ...] = (
-    Dpo,
-    Robust,
-    Ipo,
-    Hinge,
-    SimPo,
-    RDpo,
-    Orpo,
-    Cpo,
-    SigmoidNorm,
-    ExoPair,
-    NcaPair,
-    BcoPair,
-    SppoHard,
-    ApoZero,
-    ApoDown,
-    DiscoPop,
-    Aot,
+    Dpo, Robust, Ipo, Hinge, SimPo, RDpo, Orpo, Cpo, SigmoidNorm,
+    ExoPair, NcaPair, BcoPair, SppoHard, ApoZero, ApoDown, DiscoPop, Aot,
 )
+# fmt: on
 OBJECTIVES: Mapping[str, type[Objective]] = MappingProxyType({row.model_fields["name"].default: row for row in _ROWS})
 """Name in a recipe -> objective. A new objective is one class above and one row here."""
