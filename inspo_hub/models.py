@@ -1,0 +1,82 @@
+"""Loads the policy, the reference and the tokenizer from a local snapshot, ready for training without surprises."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from inspo_hub.errors import ResolutionError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+def load_tokenizer(
+    path: Path, *, chat_template: Path | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """The fast tokenizer in a folder, with the recipe's chat template in place of its own where one is named."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ResolutionError(
+            f"no tokenizer could be loaded: {str(error).splitlines()[0]}",
+            where=str(path),
+            expected="tokenizer.json and tokenizer_config.json",
+            fix="set model.tokenizer to a repository that has one",
+        ) from error
+    if chat_template is not None:
+        tokenizer.chat_template = chat_template.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def load_model(path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The causal language model in a folder, from safetensors only, with every dropout off.
+
+    Weights are float32 masters by default: at a learning rate of 5e-7 bfloat16 weights lose most updates.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ResolutionError(
+            f"no causal language model could be loaded: {str(error).splitlines()[0]}",
+            where=str(path),
+            expected="config.json and *.safetensors of a causal language model",
+            fix="check model.id and model.revision; pickled weights are never loaded",
+        ) from error
+    disable_dropout(model)
+    return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Sets every dropout probability of the modules to 0; the config that is saved keeps its values."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout", "attn_dropout", "hidden_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def compute_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products: `auto` is bfloat16 where the GPU has it and float32 elsewhere."""
+    if name == "auto":
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Rows of the input embedding: token ids must be below it."""
+    return model.get_input_embeddings().num_embeddings

@@ -1,0 +1,193 @@
+"""Which model is the reference, and its log-probabilities: computed once, cached by content, checked at load.
+
+The cache is one SQLite file per reference identity (weights, compute dtype, packing layout, device kind); a row's key is
+the hash of the token ids it was scored on. So a changed learning rate, β, epoch count or output folder hits, a changed
+truncation, template or weight misses, and twins and sweeps share every row. SQLite gives atomic writes and lets two runs
+fill the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inspo_hub.errors import TrainingError
+from inspo_hub.packing import context_and_response
+from inspo_hub.pairs import PreferencePair
+from inspo_hub.views import Score
+
+log = logging.getLogger(__name__)
+
+# A write every so many rows: a run killed in the reference pass repeats at most this many.
+ROWS_PER_COMMIT = 64
+# Re-scored rows must agree within this many nats per response token; bfloat16 keeps 8 bits of each logit.
+AGREEMENT_PER_TOKEN = {"float64": 1e-6, "float32": 1e-4, "bfloat16": 5e-2}
+
+ScoreRows = Callable[[Sequence[int], Sequence[Score]], Iterator[tuple[int, dict[Score, float]]]]
+"""Scores the rows with the given indices: yields (row index, its log-probabilities in nats), in any order."""
+
+
+@dataclass(frozen=True)
+class ReferenceIdentity:
+    """Everything beside the token ids that a reference log-probability depends on."""
+
+    description: str
+    """For people: 'initial policy (./base)'; printed, recorded in the lock and the card, not part of the key."""
+    weights: str
+    """Content hash of the weights, the Hub's own where there is one."""
+    compute_dtype: str
+    layout: str
+    device_kind: str
+
+    def key(self) -> str:
+        fields = {name: value for name, value in asdict(self).items() if name != "description"}
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """`$INSPO_HUB_CACHE`, or inspo_hub under the user's cache folder."""
+    configured = os.environ.get("INSPO_HUB_CACHE")
+    base = (
+        Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "inspo_hub"
+    )
+    return base / "reference"
+
+
+def row_key(context: Sequence[int], response: Sequence[int]) -> bytes:
+    """Content key of log π_ref(response | context): SHA-256 over both lists of token ids, lengths included."""
+    digest = hashlib.sha256()
+    for ids in (context, response):
+        array = np.asarray(ids, dtype="<i8")
+        digest.update(len(array).to_bytes(8, "little"))
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+class ReferenceCache:
+    """Log-probabilities by content key, in one SQLite file; safe for several processes and for a kill at any moment."""
+
+    def __init__(self, identity: ReferenceIdentity, folder: Path | None = None) -> None:
+        self.path = (folder or cache_folder()) / f"{identity.key()[:40]}.sqlite"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(self._connect()) as connection, connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS logps (key BLOB PRIMARY KEY, logps REAL NOT NULL) WITHOUT ROWID"
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        # A minute of patience: another run may be writing.
+        return sqlite3.connect(self.path, timeout=60.0)
+
+    def get(self, keys: Sequence[bytes]) -> np.ndarray:
+        """Float64 `(keys,)`, NaN where the cache has no row."""
+        values = np.full(len(keys), np.nan)
+        with closing(self._connect()) as connection:
+            for index, key in enumerate(keys):
+                row = connection.execute("SELECT logps FROM logps WHERE key = ?", (key,)).fetchone()
+                if row is not None:
+                    values[index] = row[0]
+        return values
+
+    def put(self, rows: Sequence[tuple[bytes, float]]) -> None:
+        with closing(self._connect()) as connection, connection:
+            connection.executemany("INSERT OR REPLACE INTO logps VALUES (?, ?)", rows)
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """How a pair's responses are put into context: what a score's token ids depend on beside the pair."""
+
+    separator: tuple[int, ...] = ()
+    max_alternative_tokens: int | None = None
+
+    def key(self, pair: PreferencePair, score: Score) -> bytes:
+        return row_key(*context_and_response(pair, score, self.separator, self.max_alternative_tokens))
+
+
+class ReferenceScores:
+    """Reference log-probabilities of every pair of a data set, `(rows,)` float64 per score, from cache or scored now.
+
+    Args:
+        pairs: the data set; rows are its indices.
+        scores: what is needed: the plain scores, and the conditioned ones for `reference.context: conditioned`.
+        contexts: separator and cap of the conditioned scores.
+        cache: where rows are looked up and kept.
+    """
+
+    def __init__(
+        self, pairs: Sequence[PreferencePair], scores: Sequence[Score], *, contexts: Contexts, cache: ReferenceCache
+    ) -> None:
+        self.pairs, self.scores, self.cache = pairs, tuple(scores), cache
+        self._keys = {score: [contexts.key(pairs[row], score) for row in range(len(pairs))] for score in self.scores}
+        self.values = {score: cache.get(self._keys[score]) for score in self.scores}
+
+    def missing_rows(self) -> list[int]:
+        """Rows that lack at least one score, in data set order."""
+        if not self.scores:
+            return []
+        lacking = np.any([np.isnan(values) for values in self.values.values()], axis=0)
+        return [int(row) for row in np.flatnonzero(lacking)]
+
+    def fill(self, rows: Sequence[int], score_rows: ScoreRows) -> int:
+        """Scores `rows` and keeps them in the cache, a few at a time; returns how many were scored.
+
+        Raises:
+            TrainingError: a log-probability is not finite.
+        """
+        pending: list[tuple[bytes, float]] = []
+        scored = 0
+        for row, logps in score_rows(rows, self.scores):
+            for score, value in logps.items():
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the reference gives {value} for {score}",
+                        where=f"row {self.pairs[row].row_id}",
+                        expected="a finite log-probability",
+                        fix="check the reference's weights and compute dtype, or drop the row",
+                    )
+                self.values[score][row] = value
+                pending.append((self._keys[score][row], value))
+            scored += 1
+            if scored % ROWS_PER_COMMIT == 0:
+                self.cache.put(pending)
+                pending = []
+        self.cache.put(pending)
+        return scored
+
+    def merge(self, rows: Sequence[int], values: dict[Score, Sequence[float]]) -> None:
+        """Takes over rows that another process scored."""
+        for score in self.scores:
+            self.values[score][list(rows)] = values[score]
+
+    def verify(self, score_rows: ScoreRows, *, compute_dtype: str, rows: int = 4) -> float:
+        """Re-scores a few rows and compares; the largest |difference| in nats per response token.
+
+        Where the reference is the initial policy this is the step-0 check too: the plain log-ratios must be 0.
+
+        Raises:
+            TrainingError: they do not agree.
+        """
+        probe = sorted({int(row) for row in np.linspace(0, len(self.pairs) - 1, min(rows, len(self.pairs)))})
+        worst = 0.0
+        for row, logps in score_rows(probe, self.scores):
+            for score, value in logps.items():
+                side = self.pairs[row].chosen if score.startswith("chosen") else self.pairs[row].rejected
+                worst = max(worst, abs(value - float(self.values[score][row])) / len(side))
+        if not worst <= AGREEMENT_PER_TOKEN[compute_dtype]:
+            raise TrainingError(
+                f"cached reference log-probabilities differ from the model's by {worst:.3g} nats per token",
+                where=str(self.cache.path),
+                expected=f"at most {AGREEMENT_PER_TOKEN[compute_dtype]:g} with {compute_dtype} compute",
+                fix="the cache file does not belong to these weights; delete it and run again",
+            )
+        return worst

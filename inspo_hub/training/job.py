@@ -1,0 +1,98 @@
+"""What one variant's training needs, all of it already on this machine and checked, and what its results depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspo_hub.reference import Contexts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedTokenizerBase
+
+    from inspo_hub.pairs import PreferencePair
+    from inspo_hub.recipe import Recipe
+
+# Recipe keys that change neither the weights nor the logged metrics: a run may go on with other values.
+FREE_KEYS = (
+    "name",
+    "description",
+    "variants",
+    "evaluate",
+    "publish",
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.report_to",
+    "train.tokens_per_microbatch",
+    "train.activation_checkpointing",
+    "train.compile",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSet:
+    """Prepared pairs and their lengths `(rows, 3)`: prompt, chosen, rejected, in tokens."""
+
+    pairs: Sequence[PreferencePair]
+    lengths: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantJob:
+    """One variant of a recipe, ready to train."""
+
+    name: str
+    recipe: Recipe
+    output: Path
+    model_path: Path
+    weights: str
+    """Content identity of the initial policy's weights."""
+    reference_path: Path | None
+    """The reference model where it is not the initial policy."""
+    reference_weights: str
+    reference_name: str
+    tokenizer: PreTrainedTokenizerBase
+    train: PairSet
+    heldout: PairSet | None
+    separator: tuple[int, ...]
+    data_fingerprint: str
+    resume: str = "auto"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.output / "checkpoints"
+
+    @property
+    def contexts(self) -> Contexts:
+        return Contexts(separator=self.separator, max_alternative_tokens=self.recipe.alternative.max_tokens)
+
+    def training_key(self) -> dict[str, Any]:
+        """What weights and metrics depend on, by dotted key: resuming needs the same."""
+        flat = _flatten(self.recipe.model_dump(mode="json"))
+        key = {name: value for name, value in flat.items() if not any(_below(name, free) for free in FREE_KEYS)}
+        return {**key, "data fingerprint": self.data_fingerprint, "initial weights": self.weights}
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        flat.update(_flatten(inner, f"{prefix}.{name}" if prefix else name))
+    return flat
+
+
+def _below(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def changed_keys(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`key: before -> now` for every key that differs."""
+    return [
+        f"{key}: {before.get(key)!r} -> {now.get(key)!r}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]

@@ -1,0 +1,61 @@
+"""What one training run is made of, apart from the model and the Trainer's own arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from inspo_hub.conditioning import Conditioning
+from inspo_hub.objectives import Objective
+from inspo_hub.training.heldout import Heldout
+from inspo_hub.training.records import JsonLines
+from inspo_hub.training.steps import StepDataset
+from inspo_hub.views import Score, TreeLogps
+
+
+class HasLengths(Protocol):
+    """A packed batch, or whatever else knows the response lengths of its pairs, `(pairs,)` integers."""
+
+    chosen_lengths: Tensor
+    rejected_lengths: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerParts:
+    """What a PreferenceTrainer needs beside model, arguments and tokenizer."""
+
+    objective: Objective
+    conditioning: Conditioning
+    reference_context: str
+    steps: StepDataset
+    heldout: Heldout | None
+    row_ids: Sequence[str]
+    metrics_log: JsonLines
+    timings_log: JsonLines
+    keep_checkpoints: int
+    training_key: dict[str, Any]
+    """What a checkpoint belongs to: resuming compares it with the recipe's."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        """The scores that are trained."""
+        scores = self.conditioning.scores
+        return (*scores, "chosen") if self.objective.needs_plain_chosen and "chosen" not in scores else scores
+
+    def losses(self, policy: TreeLogps, reference: TreeLogps | None, batch: HasLengths, progress: float) -> Tensor:
+        """Loss per pair `(pairs,)`, unreduced: the conditioning's weighted mean of the objective over its views."""
+        views = self.conditioning.views(
+            policy,
+            reference,
+            chosen_lengths=batch.chosen_lengths,
+            rejected_lengths=batch.rejected_lengths,
+            reference_context=self.reference_context,
+            progress=progress,
+            with_plain_chosen=self.objective.needs_plain_chosen,
+        )
+        terms = [weight * self.objective.pair_losses(view) for weight, view in views]
+        return torch.stack(terms).sum(dim=0)

@@ -1,0 +1,359 @@
+"""Trains one variant: model, reference scores, steps, Trainer, and the files that others read."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+from transformers import PrinterCallback
+
+from inspo_hub.cost import pair_tokens
+from inspo_hub.dealing import step_indices
+from inspo_hub.errors import RecipeError, TrainingError
+from inspo_hub.logprobs import check_packing, prepare_model
+from inspo_hub.models import compute_dtype, load_model
+from inspo_hub.packing import PackedBatch, pack_pairs
+from inspo_hub.training.arguments import training_arguments
+from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
+from inspo_hub.training.heldout import Heldout
+from inspo_hub.training.job import PairSet, VariantJob, changed_keys
+from inspo_hub.training.parts import TrainerParts
+from inspo_hub.training.records import JsonLines
+from inspo_hub.training.reference_pass import reference_values
+from inspo_hub.training.scoring import RowScorer
+from inspo_hub.training.steps import StepDataset
+from inspo_hub.training.stopping import StopRequest
+from inspo_hub.training.trainer import PreferenceTrainer
+from inspo_hub.views import SCORES, Score
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+SUMMARY = "trained.json"
+
+
+class Interrupted(Exception):
+    """The run was stopped by a signal after a whole checkpoint; the same command goes on."""
+
+
+def train_variant(job: VariantJob) -> dict[str, Any]:
+    """Trains, saves and summarises one variant; does nothing where the output already holds it.
+
+    Returns:
+        The summary that is also in `trained.json`: steps, tokens, seconds per step, final metrics, reference, layout.
+
+    Raises:
+        Interrupted: a signal stopped it; TrainingError: the loss is not finite or memory ran out.
+    """
+    finished = _finished(job)
+    if finished is not None:
+        log.info("%s: already trained, nothing to do", job.name)
+        return finished
+    state = PartialState()
+    model = load_model(job.model_path, trust_remote_code=job.recipe.model.trust_remote_code).to(state.device)
+    layout = _layout(job, model)
+    session = _Session(job, model, layout)
+    return session.train()
+
+
+def _finished(job: VariantJob) -> dict[str, Any] | None:
+    """The summary of a finished training of the same recipe, or None.
+
+    Raises:
+        RecipeError: the folder holds a finished training of another recipe.
+    """
+    path = job.output / SUMMARY
+    if not path.is_file():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    _same_training(job, summary["training"], where=str(path))
+    return summary
+
+
+def _same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> None:
+    changed = changed_keys(before, json.loads(json.dumps(job.training_key())))
+    if changed:
+        raise RecipeError(
+            "the output folder holds a training with another recipe: " + "; ".join(changed[:8]),
+            where=where,
+            expected="the recipe that the training started with",
+            fix="choose another --output, or start over with --resume none",
+        )
+
+
+def _layout(job: VariantJob, model: PreTrainedModel) -> str:
+    """The recipe's packing layout; `auto` is decided by the start-up check on a few short pairs of the data."""
+    wanted = job.recipe.model.attention
+    if wanted == "flat":
+        return "flat"
+    shortest = np.argsort(job.train.lengths.sum(axis=1), kind="stable")[:3]
+    check = check_packing(
+        model,
+        [job.train.pairs[int(row)] for row in shortest],
+        separator=job.separator,
+        max_alternative_tokens=job.recipe.alternative.max_tokens,
+    )
+    if wanted == "tree" and check.layout != "tree":
+        raise RecipeError(
+            f"this model cannot be packed as a tree: {check.reason}",
+            where="model.attention",
+            expected="equal log-probabilities, packed and plain",
+            fix="set model.attention: auto or flat",
+        )
+    return check.layout
+
+
+class _Session:
+    """One training: what is computed once is kept as attributes, in the order in which it becomes known."""
+
+    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: str) -> None:
+        self.job, self.model, self.layout = job, model, layout
+        self.state, self.recipe = PartialState(), job.recipe
+        self.dtype = compute_dtype(self.recipe.model.compute_dtype, self.state.device)
+        self.metrics_log = JsonLines(job.output / "metrics.jsonl")
+        self.timings_log = JsonLines(job.output / "timings.jsonl")
+        prepare_model(model, layout=layout)
+
+    def train(self) -> dict[str, Any]:
+        train_reference, heldout_reference = reference_values(
+            self.job, self._reference_model(), layout=self.layout, make_scorer=self._scorer
+        )
+        steps = step_indices(
+            len(self.job.train.pairs),
+            self.recipe.train.pairs_per_step,
+            epochs=self.recipe.train.epochs,
+            seed=self.recipe.seed,
+            max_steps=self.recipe.train.max_steps,
+        )
+        dataset = self._steps(self.job.train, steps, train_reference, self._train_scores())
+        trainer = self._trainer(dataset, heldout_reference)
+        checkpoint = self._resume_point(trainer)
+        stop = StopRequest()
+        trainer.add_callback(stop)
+        with stop.listening():
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except torch.OutOfMemoryError as error:
+                raise self._out_of_memory(dataset, error) from error
+        if stop.stopped:
+            raise Interrupted(f"{self.job.name}: stopped at step {trainer.state.global_step}")
+        return self._finish(trainer, dataset)
+
+    # --- packing --------------------------------------------------------------------------------------------------
+
+    def _pack(self, pair_set: PairSet, rows: Sequence[int], scores: Sequence[Score]) -> PackedBatch:
+        return pack_pairs(
+            [pair_set.pairs[row] for row in rows],
+            conditioning=tuple(scores),
+            separator=self.job.separator,
+            max_alternative_tokens=self.recipe.alternative.max_tokens,
+            layout=self.layout,
+        )
+
+    def _tokens(self, pair_set: PairSet, scores: Sequence[Score]) -> np.ndarray:
+        return pair_tokens(
+            pair_set.lengths,
+            scores=tuple(scores),
+            separator=len(self.job.separator),
+            max_alternative_tokens=self.recipe.alternative.max_tokens,
+            layout=self.layout,
+        )
+
+    def _scorer(self, model: nn.Module, pair_set: PairSet) -> RowScorer:
+        return RowScorer(
+            model=model,
+            pack=lambda rows, scores: self._pack(pair_set, rows, scores),
+            tokens=self._tokens(pair_set, SCORES),
+            tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
+            device=self.state.device,
+            compute_dtype=self.dtype,
+        )
+
+    def _steps(
+        self, pair_set: PairSet, steps: Sequence[np.ndarray], reference: dict[Score, np.ndarray], scores: tuple[Score, ...]
+    ) -> StepDataset:
+        tokens = self._tokens(pair_set, scores)
+        return StepDataset(
+            steps=steps,
+            pack=lambda rows: self._pack(pair_set, rows, scores),
+            tokens=tokens,
+            costs=tokens.astype(np.float64),
+            reference=reference,
+            tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
+            processes=self.state.num_processes,
+            process=self.state.process_index,
+        )
+
+    def _train_scores(self) -> tuple[Score, ...]:
+        """The scores that are laid out: those that are trained, and the plain ones that come free on their paths."""
+        needed = set(self.recipe.conditioning.needed_scores(with_plain_chosen=self.recipe.objective.needs_plain_chosen))
+        if "chosen_given_rejected" in needed:
+            needed.add("rejected")
+        if "rejected_given_chosen" in needed:
+            needed.add("chosen")
+        return tuple(score for score in SCORES if score in needed)
+
+    # --- trainer --------------------------------------------------------------------------------------------------
+
+    def _reference_model(self) -> nn.Module:
+        if self.job.reference_path is None:
+            return self.model
+        reference = load_model(self.job.reference_path, trust_remote_code=self.recipe.model.trust_remote_code)
+        prepare_model(reference, layout=self.layout)
+        return reference.to(self.state.device)
+
+    def _trainer(self, dataset: StepDataset, heldout_reference: dict[Score, np.ndarray]) -> PreferenceTrainer:
+        heldout = None
+        parts = TrainerParts(
+            objective=self.recipe.objective,
+            conditioning=self.recipe.conditioning,
+            reference_context=self.recipe.reference.context,
+            steps=dataset,
+            row_ids=_RowIds(self.job.train.pairs),
+            metrics_log=self.metrics_log,
+            timings_log=self.timings_log,
+            keep_checkpoints=self.recipe.train.keep_checkpoints,
+            training_key=self.job.training_key(),
+        )
+        if self.job.heldout is not None:
+            every_row = [np.arange(len(self.job.heldout.pairs))]
+            heldout = Heldout(
+                self._steps(self.job.heldout, every_row, heldout_reference, SCORES),
+                losses=parts.losses if parts.objective.separable else None,
+                objective=parts.objective,
+                reference_context=parts.reference_context,
+            )
+        arguments = training_arguments(
+            self.recipe,
+            self.job.checkpoints,
+            total_steps=len(dataset),
+            bf16=self.dtype == torch.bfloat16,
+            on_gpu=self.state.device.type == "cuda",
+            has_heldout=heldout is not None,
+        )
+        trainer = PreferenceTrainer(
+            parts, heldout=heldout, model=self.model, args=arguments, processing_class=self.job.tokenizer
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+    def _resume_point(self, trainer: PreferenceTrainer) -> Path | None:
+        """The newest whole checkpoint to go on from; records after it are dropped, for they are written again."""
+        checkpoint = None
+        if self.state.is_main_process:
+            if self.job.resume == "none":
+                _clear(self.job)
+            checkpoint = latest_complete(self.job.checkpoints)
+        self.state.wait_for_everyone()
+        checkpoint = latest_complete(self.job.checkpoints) if not self.state.is_main_process else checkpoint
+        if checkpoint is None:
+            if self.state.is_main_process:
+                self.metrics_log.clear()
+                self.timings_log.clear()
+            self.state.wait_for_everyone()
+            return None
+        manifest = read_manifest(checkpoint)
+        assert manifest is not None, "latest_complete returns whole checkpoints"
+        _same_training(self.job, manifest["training"], where=str(checkpoint))
+        log.info("%s: going on from %s", self.job.name, checkpoint)
+        if self.state.is_main_process:
+            self.metrics_log.keep_until(int(checkpoint.name.split("-")[1]))
+        trainer.args.eval_on_start = False
+        trainer.restore_metrics(checkpoint)
+        return checkpoint
+
+    def _out_of_memory(self, dataset: StepDataset, error: BaseException) -> TrainingError:
+        largest = dataset.largest_micro_batch().batch.tokens
+        budget = self.recipe.train.tokens_per_microbatch
+        longest = int(dataset.tokens.max())
+        return TrainingError(
+            f"the GPU ran out of memory on a micro-batch of up to {largest} tokens: {str(error).splitlines()[0]}",
+            where="train.tokens_per_microbatch",
+            expected=f"a budget that fits; now {budget} tokens, the longest pair takes {longest}",
+            fix=f"set train.tokens_per_microbatch={max(longest, budget // 2)} (same losses, more micro-batches)"
+            + ("" if self.recipe.train.activation_checkpointing else ", or train.activation_checkpointing=true")
+            + (f", or data.max_length below {self.recipe.data.max_length}" if longest > budget // 2 else ""),
+        )
+
+    # --- results --------------------------------------------------------------------------------------------------
+
+    def _finish(self, trainer: PreferenceTrainer, dataset: StepDataset) -> dict[str, Any]:
+        staging = self.job.output / ".saving"
+        if self.state.is_main_process:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.state.wait_for_everyone()
+        trainer.save_model(str(staging))
+        self.state.wait_for_everyone()
+        summary = self._summary(trainer, dataset)
+        if self.state.is_main_process:
+            _move_into_place(staging, self.job.output)
+            write_json_atomically(self.job.output / SUMMARY, summary)
+        self.state.wait_for_everyone()
+        del trainer
+        gc.collect()
+        if self.state.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return summary
+
+    def _summary(self, trainer: PreferenceTrainer, dataset: StepDataset) -> dict[str, Any]:
+        records = self.metrics_log.read()
+        timings = self.timings_log.read()
+        last = {split: next((r for r in reversed(records) if r["split"] == split), {}) for split in ("train", "heldout")}
+        first_heldout = next((r for r in records if r["split"] == "heldout"), {})
+        rows = np.concatenate(list(dataset.steps))
+        return {
+            "variant": self.job.name,
+            "steps": len(dataset),
+            "pairs": len(rows),
+            "tokens": int(dataset.tokens[rows].sum()),
+            "tokens_per_step": float(dataset.tokens[rows].sum() / len(dataset)),
+            "seconds_per_step": float(np.median([t["seconds_per_step"] for t in timings])) if timings else None,
+            "processes": self.state.num_processes,
+            "device": str(self.state.device),
+            "compute_dtype": str(self.dtype).removeprefix("torch."),
+            "layout": self.layout,
+            "reference": {"name": self.job.reference_name, "weights": self.job.reference_weights},
+            "train": last["train"],
+            "heldout_before": first_heldout,
+            "heldout": last["heldout"],
+            "training": self.job.training_key(),
+        }
+
+
+class _RowIds(Sequence[str]):
+    """Row ids of the pairs, looked up when an error needs them."""
+
+    def __init__(self, pairs: Sequence[Any]) -> None:
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._pairs[row].row_id
+
+
+def _clear(job: VariantJob) -> None:
+    """Removes an earlier training from the output folder: its summary first, so that nothing takes it for whole."""
+    (job.output / SUMMARY).unlink(missing_ok=True)
+    shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+
+def _move_into_place(staging: Path, output: Path) -> None:
+    """Moves the saved files to the output, config.json last: without it no folder passes for a model."""
+    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same and more
+    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(file, output / file.name)
+    staging.rmdir()

@@ -1,0 +1,208 @@
+"""The Trainer: one batch is one optimizer step; micro-batches, scaling, metrics, checkpoints that can be trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import Trainer
+
+from inspo_hub.errors import TrainingError
+from inspo_hub.logprobs import tree_logps
+from inspo_hub.metrics import PairMetrics
+from inspo_hub.packing import PackedBatch
+from inspo_hub.training.checkpoints import rotate, seal, write_json_atomically
+from inspo_hub.training.coupled import coupled_coefficients
+from inspo_hub.training.steps import MicroBatch, StepShare, to_device
+from inspo_hub.views import Score
+
+log = logging.getLogger(__name__)
+
+METRICS_STATE = "metrics_state.json"
+
+
+class PreferenceTrainer(Trainer):
+    """Trains on whole optimizer steps: the same recipe gives the same losses at any token budget and process count."""
+
+    def __init__(self, parts: TrainerParts, **kwargs: Any) -> None:
+        super().__init__(train_dataset=parts.steps, eval_dataset=parts.heldout, **kwargs)
+        self.parts = parts
+        self.train_metrics = PairMetrics(self.args.device, beta=getattr(parts.objective, "beta", 1.0))
+        self._watched: list[tuple[tuple[int, ...], Tensor]] = []
+        self._interval_started = time.perf_counter()
+        self._interval_tokens = 0
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Steps in order. Not prepared by accelerate: a step already is this process's own share."""
+        return DataLoader(
+            self.parts.steps,
+            batch_size=1,
+            shuffle=False,
+            collate_fn=_only,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    # --- one optimizer step ---------------------------------------------------------------------------------------
+
+    def training_step(self, model: nn.Module, inputs: StepShare, num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of every micro-batch; returns the step's mean loss, scaled so that a mean over
+        processes is the mean over the step's pairs."""
+        model.train()
+        share, world = inputs, self.accelerator.num_processes
+        coefficients = (
+            None if self.parts.objective.separable else coupled_coefficients(self.parts, model, share, self.args.device)
+        )
+        total = torch.zeros((), device=self.args.device)
+        for index, micro_batch in enumerate(share.micro_batches):
+            exchange = index == len(share.micro_batches) - 1
+            with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
+                loss, reported = self._micro_batch_loss(model, micro_batch, share, coefficients)
+                # Engines average gradients over processes; the step is a mean over all pairs, so undo that mean here.
+                self.accelerator.backward(loss * (world / share.pairs))
+            total += reported.detach()
+        self._stop_if_not_finite(always=self.args.device.type == "cpu")
+        return total * (world / share.pairs)
+
+    def _micro_batch_loss(
+        self,
+        model: nn.Module,
+        micro_batch: MicroBatch,
+        share: StepShare,
+        coefficients: dict[int, dict[Score, float]] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """(what backward runs on, the loss to report), both summed over the micro-batch's pairs."""
+        batch = micro_batch.batch.to(self.args.device)
+        observed = self._observed_scores(batch) if self._is_logging_step() and not micro_batch.filler else ()
+        policy = tree_logps(model, batch, scores=(*self.parts.scores, *observed), no_grad_scores=observed)
+        if micro_batch.filler:
+            nothing = torch.stack([policy.get(score).sum() for score in self.parts.scores]).sum() * 0.0
+            return nothing, nothing
+        reference = to_device(micro_batch.reference, self.args.device)
+        losses = self.parts.losses(policy, reference, batch, share.progress)
+        self._watched.append((micro_batch.rows, losses.detach()))
+        self.train_metrics.update(
+            policy, reference, batch, losses=losses, reference_context=self.parts.reference_context
+        )
+        self._interval_tokens += batch.tokens
+        if coefficients is None:
+            return losses.sum(), losses.sum()
+        surrogate = torch.zeros((), device=self.args.device)
+        for score in self.parts.scores:
+            weights = torch.tensor([coefficients[row][score] for row in micro_batch.rows], device=self.args.device)
+            surrogate = surrogate + (weights * policy.get(score)).sum()
+        return surrogate, losses.sum()
+
+    def _is_logging_step(self) -> bool:
+        return (self.state.global_step + 1) % max(1, int(self.args.logging_steps)) == 0
+
+    def _observed_scores(self, batch: PackedBatch) -> tuple[Score, ...]:
+        """Scores that the layout gives away and the loss does not use: read, without gradient, in logged steps."""
+        return tuple(score for score in batch.scores if score not in self.parts.scores)
+
+    def _stop_if_not_finite(self, *, always: bool) -> None:
+        """Raises with the row ids where a watched loss is not finite. One host sync; on a GPU only when logging.
+
+        Raises:
+            TrainingError: a loss is NaN or infinite.
+        """
+        if not self._watched or not (always or self._is_logging_step()):
+            return
+        losses = torch.cat([values for _, values in self._watched])
+        rows = [row for rows, _ in self._watched for row in rows]
+        self._watched = []
+        bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
+        if bad:
+            ids = ", ".join(self.parts.row_ids[rows[index]] for index in bad[:8])
+            raise TrainingError(
+                f"the loss is not finite for {len(bad)} of {len(rows)} pairs at step {self.state.global_step + 1}",
+                where=f"rows {ids}",
+                expected="finite losses",
+                fix="lower train.lr or objective.beta, or look at these rows with `inspo-hub preview`; "
+                "the last checkpoint is whole and the same command goes on from it",
+            )
+
+    # --- logging and evaluation -----------------------------------------------------------------------------------
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the interval's metrics, reduced over processes, and writes one line of metrics.jsonl."""
+        step = self.state.global_step
+        if "loss" in logs:
+            logs.update(self.train_metrics.reduce(self.accelerator))
+            self.train_metrics.reset()
+            record = {"step": step, "split": "train", **logs}
+            record.pop("epoch", None)
+            self._record(record)
+            logs.update(self._timing(step))
+        super().log(logs, start_time)
+
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.is_world_process_zero():
+            self.parts.metrics_log.append(record)
+
+    def _timing(self, step: int) -> dict[str, float]:
+        """Seconds per step and tokens per second since the last line; wall clock, so kept out of metrics.jsonl."""
+        now = time.perf_counter()
+        tokens = torch.tensor(float(self._interval_tokens), device=self.args.device)
+        total = float(self.accelerator.reduce(tokens, "sum"))
+        steps = max(1, step - int(getattr(self, "_timed_step", self._initial_global_step)))
+        seconds = now - self._interval_started
+        self._interval_started, self._interval_tokens, self._timed_step = now, 0, step
+        timing = {
+            "seconds_per_step": seconds / steps,
+            "tokens_per_step": total / steps,
+            "tokens_per_second": total / seconds,
+        }
+        if self.is_world_process_zero():
+            self.parts.timings_log.append({"step": step, **timing, **_peak_memory(self.args.device)})
+        return timing
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out metrics of the current policy, with all four scores whatever is trained; see `Heldout`."""
+        assert self.parts.heldout is not None
+        metrics = self.parts.heldout.evaluate(self.model_wrapped, self.accelerator)
+        self._record({"step": self.state.global_step, "split": "heldout", **metrics})
+        prefixed = {f"eval_{name}": value for name, value in metrics.items()}
+        super().log(dict(prefixed))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, prefixed)
+        self._interval_started = time.perf_counter()
+        return prefixed
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The Trainer's checkpoint plus the open metrics interval, sealed when every process has written its part."""
+        self._stop_if_not_finite(always=True)
+        super()._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        state = self.train_metrics.state_dict(self.accelerator)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            write_json_atomically(folder / METRICS_STATE, state)
+            seal(folder, self.parts.training_key)
+            rotate(Path(self.args.output_dir), self.parts.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def restore_metrics(self, checkpoint: Path) -> None:
+        """Goes on with the metrics interval that was open when the checkpoint was written."""
+        state = json.loads((checkpoint / METRICS_STATE).read_text(encoding="utf-8"))
+        # The saved sums are those of all processes together: one process takes them over.
+        if self.is_world_process_zero():
+            self.train_metrics.load_state_dict(state)
+
+
+def _only(batch: list[StepShare]) -> StepShare:
+    (share,) = batch
+    return share
+
+
+def _peak_memory(device: torch.device) -> dict[str, int]:
+    if device.type != "cuda":
+        return {}
+    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device)}
