@@ -1,0 +1,157 @@
+"""What no single key can say: which values of a recipe do not go together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inspo_hub.recipe.paths import is_path
+
+if TYPE_CHECKING:
+    from inspo_hub.recipe.schema import Recipe
+    from inspo_hub.recipe.sections import DataSource
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Values that do not go together, told at the key that should change."""
+
+    path: tuple[str | int, ...]
+    what: str
+    expected: str = ""
+    fix: str = ""
+
+
+def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
+    """Everything that does not go together in a recipe whose keys are valid one by one."""
+    yield from _reference(recipe)
+    yield from _weights(recipe.data.train, ("data", "train"))
+    if isinstance(recipe.data.heldout, tuple):
+        yield from _weights(recipe.data.heldout, ("data", "heldout"))
+    yield from _model(recipe)
+    yield from _lengths(recipe)
+    yield from _evaluation(recipe)
+    yield from _variants(recipe)
+
+
+NOT_IN_VARIANTS = {
+    "version": "twins are of one format",
+    "extends": "a variant is merged over the recipe that holds it",
+    "root": "twins start their paths from one folder",
+    "seed": "twins share the seed",
+    "data": "twins are trained on the same pairs in the same order",
+    "variants": "variants do not nest",
+}
+
+
+def _variants(recipe: Recipe) -> Iterator[Conflict]:
+    for name, keys in recipe.variants.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+            what = f"{name!r} cannot name a folder and a repository"
+            yield Conflict(("variants", name), what, "letters, digits, - and _, 64 at most")
+        for key in keys:
+            if key in NOT_IN_VARIANTS:
+                fix = "give it to the whole recipe, or write another recipe that extends this one"
+                yield Conflict(
+                    ("variants", name, key), f"a variant cannot change {key}: {NOT_IN_VARIANTS[key]}", "", fix
+                )
+
+
+def twin_conflicts(twins: Mapping[str, Recipe]) -> Iterator[Conflict]:
+    """Where variants that are valid one by one would not see the same token ids."""
+    first: Recipe | None = None
+    for name, twin in twins.items():
+        first = first or twin
+        for key in ("tokenizer", "tokenizer_revision", "chat_template"):
+            if _tokens(twin)[key] != _tokens(first)[key]:
+                what = f"{_tokens(twin)[key]!r}, where another variant has {_tokens(first)[key]!r}"
+                expected = "one tokenizer and chat template for all variants: they are trained on the same token ids"
+                yield Conflict(
+                    ("variants", name, "model", key), what, expected, f"set model.{key} for the whole recipe"
+                )
+
+
+def _tokens(recipe: Recipe) -> dict[str, str | None]:
+    model = recipe.model
+    own = model.tokenizer is None
+    return {
+        "tokenizer": model.tokenizer or model.id,
+        "tokenizer_revision": model.tokenizer_revision or (model.revision if own else None),
+        "chat_template": model.chat_template,
+    }
+
+
+def cautions(recipe: Recipe) -> Iterator[str]:
+    """What is allowed, and yet should be said once."""
+    if recipe.conditioning.caution:
+        yield recipe.conditioning.caution
+
+
+def _reference(recipe: Recipe) -> Iterator[Conflict]:
+    reference = recipe.reference
+    refusal = recipe.conditioning.refusal(
+        reference_context=reference.context, uses_reference=recipe.objective.uses_reference
+    )
+    if refusal:
+        fix = (
+            "set reference.context: conditioned, or another conditioning"
+            if recipe.objective.uses_reference
+            else "choose an objective with a reference, such as dpo, or another conditioning"
+        )
+        yield Conflict(("conditioning",), refusal, fix=fix)
+    if reference.source == "model" and reference.id is None:
+        yield Conflict(("reference",), "source: model names no model", "reference.id", "add id: owner/name")
+    if reference.source == "initial":
+        for key in ("id", "revision"):
+            value = getattr(reference, key)
+            if value is not None:
+                what = f"{value!r} would be ignored: source is initial, the policy before training"
+                yield Conflict(("reference", key), what, "null", "set reference.source: model, or delete the key")
+    elif reference.revision is not None and is_path(reference.id):
+        yield _revision_of_a_folder(("reference", "revision"), reference.revision)
+
+
+def _weights(sources: tuple[DataSource, ...], path: tuple[str, ...]) -> Iterator[Conflict]:
+    weighted = [source.weight is not None for source in sources]
+    for index, source in enumerate(sources):
+        if any(weighted) and source.weight is None:
+            what = "no weight, where other data sets of the list have one"
+            yield Conflict((*path, index), what, "a weight for each, or for none", "add weight: 1.0")
+        if source.revision is not None and is_path(source.id):
+            yield _revision_of_a_folder((*path, index, "revision"), source.revision)
+
+
+def _model(recipe: Recipe) -> Iterator[Conflict]:
+    model = recipe.model
+    if model.revision is not None and is_path(model.id):
+        yield _revision_of_a_folder(("model", "revision"), model.revision)
+    if model.tokenizer_revision is not None and is_path(model.tokenizer or model.id):
+        yield _revision_of_a_folder(("model", "tokenizer_revision"), model.tokenizer_revision)
+
+
+def _lengths(recipe: Recipe) -> Iterator[Conflict]:
+    limit, most = recipe.alternative.max_tokens, recipe.data.max_length
+    if limit is not None and limit >= most:
+        what = f"{limit} tokens of the alternative leave nothing of data.max_length = {most} for prompt and response"
+        yield Conflict(("alternative", "max_tokens"), what, f"less than {most}")
+    if recipe.train.eval_every is not None and recipe.data.heldout is None:
+        what = f"evaluates every {recipe.train.eval_every} steps on held-out pairs, and there are none"
+        fix = "set data.heldout, for example {fraction: 0.02}, or delete the key"
+        yield Conflict(("train", "eval_every"), what, fix=fix)
+
+
+def _evaluation(recipe: Recipe) -> Iterator[Conflict]:
+    evaluate = recipe.evaluate
+    if evaluate is None:
+        return
+    if evaluate.prompts.revision is not None and is_path(evaluate.prompts.id):
+        yield _revision_of_a_folder(("evaluate", "prompts", "revision"), evaluate.prompts.revision)
+    if evaluate.temperature == 0 and evaluate.samples_per_prompt > 1:
+        what = f"{evaluate.samples_per_prompt} equal answers: temperature 0 always takes the most probable token"
+        yield Conflict(("evaluate", "samples_per_prompt"), what, "1, or a temperature above 0")
+
+
+def _revision_of_a_folder(path: tuple[str | int, ...], revision: str) -> Conflict:
+    return Conflict(path, f"{revision!r} would be ignored: a local path has no revisions", "null", "delete the key")

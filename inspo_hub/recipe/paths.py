@@ -1,0 +1,104 @@
+"""Local paths of a recipe: relative to the file that holds them, absolute once loaded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from inspo_hub.recipe.problems import Problem
+from inspo_hub.recipe.reading import Node, join
+
+# Key patterns by what their text may be; `*` is any list index or variant name.
+_REPOSITORY = (
+    "model.id",
+    "model.tokenizer",
+    "reference.id",
+    "data.train.*.id",
+    "data.heldout.*.id",
+    "evaluate.prompts.id",
+)
+_FILE = ("model.chat_template",)
+_FUNCTION = ("evaluate.judge.python",)
+_KINDS = {
+    re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind
+    for kind, patterns in {"repository": _REPOSITORY, "file": _FILE, "function": _FUNCTION}.items()
+    for pattern in patterns
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_DATA_FILE = re.compile(r".*\.(jsonl?|csv|parquet|arrow)(\.(gz|zst))?", re.IGNORECASE)
+
+
+def map_paths(node: Node, change: Callable[[str, str, Node], str], path: str = "") -> Node:
+    """The same tree, where every text that may be a path went through `change(text, dotted key, its node)`."""
+    if isinstance(node.value, dict):
+        return Node({key: map_paths(child, change, join(path, key)) for key, child in node.value.items()}, node.origin)
+    if isinstance(node.value, list):
+        return Node([map_paths(child, change, join(path, i)) for i, child in enumerate(node.value)], node.origin)
+    kind = _kind(path)
+    if kind is None or not isinstance(node.value, str):
+        return node
+    if kind != "function":
+        return Node(change(node.value, path, node), node.origin)
+    file, colon, function = node.value.rpartition(":")
+    return Node(change(file, path, node) + colon + function, node.origin) if file.endswith(".py") else node
+
+
+def _kind(path: str) -> str | None:
+    """What a key's text may be: a `repository` (Hub id or path), a `file`, a `function` of a file; None: no path."""
+    return next((kind for pattern, kind in _KINDS.items() if pattern.fullmatch(path)), None)
+
+
+@dataclass
+class PathResolver:
+    """Makes the local paths of one file absolute; collects what is neither a path nor a Hub id."""
+
+    folder: Path | None
+    """Where relative paths start; None: the text came from no file."""
+    problems: list[Problem] = field(default_factory=list)
+    relative: set[str] = field(default_factory=set)
+    """The absolute paths that were written relative, and so may travel with the recipe."""
+
+    def resolve(self, node: Node, path: str = "") -> Node:
+        """The node at the dotted `path`, with its local paths absolute."""
+        return map_paths(node, self._absolute, path)
+
+    def _absolute(self, text: str, key: str, node: Node) -> str:
+        """A relative path must exist, for it travels with the recipe; an absolute one may be another machine's."""
+        path = Path(text).expanduser()
+        if path.is_absolute():
+            return os.path.normpath(path)
+        here = None if self.folder is None else Path(os.path.normpath(self.folder / path))
+        if here is not None and text and here.exists():
+            self.relative.add(str(here))
+            return str(here)
+        if _kind(key) == "repository" and _may_be_hub_id(text):
+            return text
+        expected = "an existing path"
+        if _kind(key) == "repository":
+            expected += ", or a Hub id owner/name"
+        looked = "the text came from no file, so relative paths lead nowhere" if here is None else f"looked at {here}"
+        self.problems.append(Problem(str(node.origin), key, f"{text!r} does not exist ({looked})", expected))
+        return text
+
+
+def _may_be_hub_id(text: str) -> bool:
+    return bool(_HUB_ID.fullmatch(text)) and not _DATA_FILE.fullmatch(text)
+
+
+def written_relative(paths: set[str], root: Path) -> dict[str, str]:
+    """Absolute path -> as written from `root`, with forward slashes; paths on another drive have no such form."""
+    written = {}
+    for path in paths:
+        try:
+            written[path] = Path(os.path.relpath(path, root)).as_posix()
+        except ValueError:
+            continue
+    return written
+
+
+def is_path(name: str | None) -> bool:
+    """Whether the model or data id of a loaded recipe is a local path; those are absolute, and Hub ids never are."""
+    return name is not None and Path(name).is_absolute()

@@ -1,0 +1,100 @@
+"""The sections that say what is done: train and evaluate. Descriptions are the documentation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from inspo_hub.recipe.sections import Section
+
+Optimizer = Literal[
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "lion_8bit",
+    "lion_32bit",
+    "adafactor",
+    "rmsprop",
+    "sgd",
+]
+
+
+class TrainSection(Section):
+    """The optimisation: a step is a fixed number of pairs, whatever the hardware."""
+
+    lr: float = Field(gt=0, description="Peak learning rate per step.")
+    epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is a part of a pass.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most; null: as many as epochs needs.")
+    pairs_per_step: int = Field(128, ge=1, description="Pairs of one optimizer step, over all processes together.")
+    tokens_per_microbatch: int = Field(
+        8192, ge=1, description="Tokens of one packed row that goes through the model at a time, per process."
+    )
+    lr_schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate after the warm-up: down to 0 (cosine, linear) or constant."
+    )
+    warmup_fraction: float = Field(
+        0.1, ge=0, le=1, description="Share of the steps, in [0, 1], in which the learning rate rises linearly from 0."
+    )
+    optimizer: Optimizer = Field(
+        "adamw_torch", description="Optimizer, by the name transformers gives it; the 8-bit ones need bitsandbytes."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay per unit of learning rate.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of Adam's mean of gradients, in [0, 1).")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="Decay of Adam's mean of squared gradients, in [0, 1).")
+    adam_epsilon: float = Field(1e-8, gt=0, description="Added to Adam's denominator.")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0, description="Gradients are scaled down to this global L2 norm; null: never."
+    )
+    log_every: int = Field(10, ge=1, description="Steps between two logged lines; metrics are sums over that interval.")
+    eval_every: int | None = Field(
+        None, ge=1, description="Steps between two evaluations on the held-out pairs; null: at the end only."
+    )
+    save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null: at the end only.")
+    keep_checkpoints: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
+    activation_checkpointing: bool | None = Field(
+        None,
+        description="Recompute activations in the backward pass: less memory, about a third more time. "
+        "null: on for a GPU, off for a CPU.",
+    )
+    compile: bool = Field(False, description="Compile the decoder layers with torch.compile.")
+    report_to: Literal["none", "trackio", "wandb", "tensorboard"] = Field(
+        "none", description="Tracker that gets the metrics; metrics.jsonl is always written."
+    )
+
+
+class PromptSource(Section):
+    """A set of prompts to answer."""
+
+    id: str = Field(
+        min_length=1, description="Hub id `owner/name`, or a local folder or data file, relative to the recipe."
+    )
+    config: str | None = Field(None, description="Configuration (subset) of the data set; null: its default.")
+    revision: str | None = Field(None, description="Branch, tag or commit; null: `main`, pinned at start.")
+    split: str = Field("train", min_length=1, description="Split to read.")
+    column: str = Field("prompt", min_length=1, description="Column of the prompt, a text or a list of messages.")
+
+
+class JudgeSection(Section):
+    """Who decides between two answers."""
+
+    python: str = Field(
+        pattern=r"^(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*$",
+        description="A Python function, `file.py:function` (the file relative to the recipe) or "
+        "`package.module:function`.",
+    )
+
+
+class EvaluateSection(Section):
+    """Answers of the trained policy and the base to the same prompts, judged pairwise at the end of the run."""
+
+    prompts: PromptSource = Field(description="The prompts that are answered.")
+    judge: JudgeSection = Field(description="Who decides between two answers.")
+    max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 takes the most probable token.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: probability mass kept, in (0, 1].")
+    samples_per_prompt: int = Field(1, ge=1, description="Answers drawn for each prompt.")
+    limit: int | None = Field(None, ge=1, description="Prompts to answer at most, the first ones; null: all.")
+    bootstrap: int = Field(1000, ge=1, description="Resamplings of the prompts behind each confidence interval.")
