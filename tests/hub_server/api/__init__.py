@@ -1,0 +1,11 @@
+"""The endpoints: `HUB` routes those of the Hub, `CDN` those of the file storage."""
+
+from __future__ import annotations
+
+from ..routes import Router
+
+HUB = Router()
+CDN = Router()
+
+# Importing a module registers its endpoints; `repos` comes last, as the bare path of a repository matches most.
+from . import account, refs, tree, discussions, upload, download, repos  # noqa: E402, F401, I001

@@ -1,0 +1,146 @@
+"""The pytest fixtures; `tests/conftest.py` names this module as a plugin, so every test can ask for them.
+
+`hub` is the server, cleaned before and judged after each test. `hub_client` makes huggingface_hub in this process speak
+to it. `hub_process` runs Python in a subprocess that knows only it. Every test is watched for traffic to elsewhere.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import guard, process
+from .server import HubServer
+
+guard.watch()
+
+
+@pytest.fixture(autouse=True)
+def _no_traffic_outside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test during which this process reached for another machine; tests marked `hub` may."""
+    guard.violations.clear()
+    guard.allowed = request.node.get_closest_marker("hub") is not None
+    yield
+    guard.allowed = False
+    assert not guard.violations, f"traffic left the machine: {guard.violations}"
+
+
+@pytest.fixture(scope="session")
+def _hub_session() -> Iterator[HubServer]:
+    server = HubServer()
+    server.start()
+    server.add_user("alice", organisations=["acme"])
+    server.add_user("bob")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub(_hub_session: HubServer) -> Iterator[HubServer]:
+    """The Hub, with the users alice (who may also write to the organisation acme) and bob.
+
+    Take repository names from `hub.unique("model")`: the server lives as long as the session. After the test, requests
+    without a route, crashes of the server, and tokens that reached the file storage fail it.
+    """
+    server = _hub_session
+    server.reset()
+    yield server
+    server.faults.clear()
+    unknown, crashes, leaks = list(server.unknown), list(server.crashes), server.log.token_leaks
+    if not server.running:
+        server.start()
+    assert not unknown, f"the test Hub has no route for: {unknown}"
+    assert not crashes, "the test Hub crashed:\n" + "\n".join(crashes)
+    assert not leaks, f"a token was sent to the file storage: {leaks}"
+
+
+@pytest.fixture
+def hub_client(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """The Hub as the default of huggingface_hub in this process: endpoint, caches in tmp_path, no token, no Xet.
+
+    For code that takes no endpoint. Code that does is better given `HfApi(endpoint=hub.endpoint, token=...)`.
+    """
+    import huggingface_hub
+    from huggingface_hub import constants, hf_api
+
+    home = tmp_path / "hf_home"
+    changes: dict[str, Any] = {
+        "ENDPOINT": hub.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HUGGINGFACE_HUB_CACHE": str(home / "hub"),
+        "HF_ASSETS_CACHE": str(home / "assets"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in changes.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.endpoint)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert huggingface_hub.get_token() is None
+    return hub
+
+
+@dataclass(frozen=True)
+class HubProcess:
+    """Runs Python where there is nothing but the test Hub; all runs of a test share a home, and so its caches."""
+
+    server: HubServer
+    home: Path
+
+    def run(
+        self,
+        code: str | Sequence[str],
+        *,
+        token: str | None = None,
+        xet: bool = False,
+        env: Mapping[str, str] | None = None,
+        home: Path | None = None,
+        cwd: Path | None = None,
+        timeout: float = 120,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        return process.run_with_hub(
+            self.server,
+            code,
+            home=home or self.home,
+            token=token,
+            xet=xet,
+            env=env,
+            cwd=cwd,
+            timeout=timeout,
+            check=check,
+        )
+
+    def start(
+        self,
+        code: str | Sequence[str],
+        *,
+        token: str | None = None,
+        xet: bool = False,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> subprocess.Popen[str]:
+        return process.start_with_hub(self.server, code, home=self.home, token=token, xet=xet, env=env, cwd=cwd)
+
+    def fresh_home(self, name: str) -> Path:
+        """The home of another machine: pass it as `home`."""
+        home = self.home.parent / name
+        home.mkdir()
+        return home
+
+
+@pytest.fixture
+def hub_process(hub: HubServer, tmp_path: Path) -> Iterator[HubProcess]:
+    home = tmp_path / "home"
+    home.mkdir()
+    yield HubProcess(hub, home)
+    tried = process.traffic_of(home)
+    assert not tried, f"traffic left the machine: {tried}"
