@@ -2,6 +2,41 @@
 
 from __future__ import annotations
 
-from inspo_hub.pairs.types import PreferencePair
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["PreferencePair"]
+from inspo_hub.pairs.types import PairSource, PreferencePair
+
+if TYPE_CHECKING:
+    from inspo_hub.pairs.prepare import PreparedData, prepare_pairs
+    from inspo_hub.pairs.report import DataReport
+    from inspo_hub.pairs.store import PairSet
+    from inspo_hub.pairs.template import DEFAULT_TURN_TEXT, check_vocabulary, separator_ids
+
+# Public name -> the module that defines it, imported at first use: these need numpy, tokenizers or datasets.
+_LAZY = {
+    "DEFAULT_TURN_TEXT": "template",
+    "DataReport": "report",
+    "PairSet": "store",
+    "PreparedData": "prepare",
+    "check_vocabulary": "template",
+    "prepare_pairs": "prepare",
+    "separator_ids": "template",
+}
+__all__ = [
+    "DEFAULT_TURN_TEXT",
+    "DataReport",
+    "PairSet",
+    "PairSource",
+    "PreferencePair",
+    "PreparedData",
+    "check_vocabulary",
+    "prepare_pairs",
+    "separator_ids",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'inspo_hub.pairs' has no attribute {name!r}")
+    return getattr(import_module(f"inspo_hub.pairs.{_LAZY[name]}"), name)
