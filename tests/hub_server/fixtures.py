@@ -1,7 +1,8 @@
 """The pytest fixtures; `tests/conftest.py` names this module as a plugin, so every test can ask for them.
 
-`hub` is the server, cleaned before and judged after each test. `hub_client` makes huggingface_hub in this process speak
-to it. `hub_process` runs Python in a subprocess that knows only it. Every test is watched for traffic to elsewhere.
+`hub` is the server, cleaned before and judged after each test, and the default endpoint of huggingface_hub in this
+process while the test runs. `hub_process` runs Python in a subprocess that knows only it. Every test is watched for
+traffic to elsewhere.
 """
 
 from __future__ import annotations
@@ -41,51 +42,51 @@ def _hub_session() -> Iterator[HubServer]:
 
 
 @pytest.fixture
-def hub(_hub_session: HubServer) -> Iterator[HubServer]:
+def hub(_hub_session: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """The Hub, with the users alice (who may also write to the organisation acme) and bob.
 
     Take repository names from `hub.unique("model")`: the server lives as long as the session. After the test, requests
     without a route, crashes of the server, and tokens that reached the file storage fail it.
     """
+    import huggingface_hub  # here and below: tests that need no Hub shall not wait for its client
+
     server = _hub_session
     server.reset()
+    point_client_at(server, tmp_path / "hf_home", monkeypatch)
     yield server
-    server.faults.clear()
+    huggingface_hub.close_session()
     unknown, crashes, leaks = list(server.unknown), list(server.crashes), server.log.token_leaks
-    if not server.running:
-        server.start()
+    server.reset()
     assert not unknown, f"the test Hub has no route for: {unknown}"
     assert not crashes, "the test Hub crashed:\n" + "\n".join(crashes)
     assert not leaks, f"a token was sent to the file storage: {leaks}"
 
 
-@pytest.fixture
-def hub_client(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """The Hub as the default of huggingface_hub in this process: endpoint, caches in tmp_path, no token, no Xet.
+def point_client_at(server: HubServer, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the Hub the default of huggingface_hub in this process: endpoint, a home of its own, no token, no Xet.
 
-    For code that takes no endpoint. Code that does is better given `HfApi(endpoint=hub.endpoint, token=...)`.
+    The client reads its environment when it is imported; and even with `HfApi(endpoint=...)` its first request, for the
+    registry of coding agents, goes to the default endpoint.
     """
-    import huggingface_hub
     from huggingface_hub import constants, hf_api
 
-    home = tmp_path / "hf_home"
     changes: dict[str, Any] = {
-        "ENDPOINT": hub.endpoint,
-        "HUGGINGFACE_CO_URL_TEMPLATE": hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "ENDPOINT": server.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_CACHE": str(home / "hub"),
         "HUGGINGFACE_HUB_CACHE": str(home / "hub"),
         "HF_ASSETS_CACHE": str(home / "assets"),
         "HF_TOKEN_PATH": str(home / "token"),
         "HF_STORED_TOKENS_PATH": str(home / "stored_tokens"),
+        "AGENT_HARNESSES_PATH": str(home / "agent_harnesses.json"),
         "HF_HUB_DISABLE_XET": True,
     }
     for name, value in changes.items():
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(hf_api.api, "endpoint", hub.endpoint)
+        # An older client lacks some of these: what it does not have it does not read.
+        monkeypatch.setattr(constants, name, value, raising=False)
+    monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    assert huggingface_hub.get_token() is None
-    return hub
 
 
 @dataclass(frozen=True)
