@@ -29,6 +29,7 @@ class StepOrder(Sequence["np.ndarray"]):
     pairs_per_step: int
     epochs: float
     seed: int
+    max_steps: int | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -37,7 +38,8 @@ class StepOrder(Sequence["np.ndarray"]):
     def __len__(self) -> int:
         whole = int(self.epochs)
         rest = _pairs_of_part(self.n_pairs, self.epochs - whole)
-        return whole * self.steps_per_epoch + -(-rest // self.pairs_per_step)
+        steps = whole * self.steps_per_epoch + -(-rest // self.pairs_per_step)
+        return steps if self.max_steps is None else min(steps, self.max_steps)
 
     @overload
     def __getitem__(self, index: int) -> np.ndarray: ...
@@ -57,16 +59,18 @@ class StepOrder(Sequence["np.ndarray"]):
         return np.asarray(order[first : min(first + self.pairs_per_step, pairs)], dtype=np.int64)
 
 
-def step_indices(n_pairs: int, pairs_per_step: int, epochs: float, seed: int) -> StepOrder:
+def step_indices(
+    n_pairs: int, pairs_per_step: int, epochs: float, seed: int, max_steps: int | None = None
+) -> StepOrder:
     """The rows of every optimizer step: each epoch a new seeded order, cut into steps; its uneven last step is kept.
 
     A step never reaches over the end of an epoch, so no pair is in a step twice. A part of an epoch (epochs=1.5) takes
-    the first pairs of its order, rounded up.
+    the first pairs of its order, rounded up. `max_steps` ends the run early; the steps before it stay what they are.
     """
     assert n_pairs > 0, "no pairs"
     assert pairs_per_step > 0, "a step has at least one pair"
     assert epochs > 0, "no epochs"
-    return StepOrder(n_pairs, pairs_per_step, epochs, seed)
+    return StepOrder(n_pairs, pairs_per_step, epochs, seed, max_steps)
 
 
 def deal_step(costs: Numbers, n_processes: int) -> list[list[int]]:

@@ -81,6 +81,12 @@ def test_a_part_of_an_epoch_takes_the_first_pairs_of_its_order() -> None:
     assert sum(map(len, step_indices(10, 4, 1.1, seed=0))) == 11, "1.1 - 1 is a little more than 0.1 in binary"
 
 
+def test_max_steps_ends_the_run_early_and_changes_no_step() -> None:
+    whole, short = step_indices(10, 4, 2, seed=0), step_indices(10, 4, 2, seed=0, max_steps=4)
+    assert [step.tolist() for step in short] == [step.tolist() for step in whole][:4]
+    assert len(step_indices(10, 4, 1, seed=0, max_steps=99)) == 3
+
+
 def test_dealing_needs_neither_torch_nor_numpy_to_be_imported() -> None:
     code = "import sys, inspo_hub.dealing as d; d.plan_step([1], [1], n_processes=2, tokens_per_microbatch=1); "
     subprocess.run([sys.executable, "-c", code + "assert not {'torch', 'numpy'} & set(sys.modules)"], check=True)
