@@ -36,7 +36,11 @@ def fetch(
         if pinned.kind == "model" and part == "all":
             require_safetensors(local_files(pinned.path), where=str(pinned.path))
         return pinned.path
-    wanted = wanted_files(pinned, part, patterns=patterns, code=code, patience=patience)
+    return fetch_files(pinned, wanted_files(pinned, part, patterns=patterns, code=code, patience=patience), patience)
+
+
+def fetch_files(pinned: Pinned, wanted: Sequence[RepoFile], patience: Patience = DEFAULT_PATIENCE) -> Path:
+    """The snapshot folder with these files of a commit, each checked; a file that is wrong is fetched once more."""
     folder = _download(pinned, wanted, patience)
     broken = [file for file in wanted if not _is_good(folder / file.path, file)]
     if broken:

@@ -28,14 +28,15 @@ def resolve(
     known_sha: str | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> Pinned:
-    """Pins one reference: a path that exists on this disk stays a path, a Hub id becomes the commit it is at now.
+    """Pins one reference: a local path stays a path, a Hub id becomes the commit it is at now.
+
+    What looks like a Hub id is one, whatever lies in the working directory; `./name` and absolute paths are local.
 
     Where the Hub cannot be reached and `allow_offline` holds, a commit is used from the cache: the revision itself
     where it is a full SHA, else `known_sha` (of a lock). A branch name is never looked up there: it may have moved.
     """
-    path = Path(id).expanduser()
-    if path.exists() or not _REPO_ID.match(id):
-        return _pin_path(kind, id, revision, path)
+    if not _REPO_ID.match(id):
+        return _pin_path(kind, id, revision, Path(id).expanduser())
     try:
         info = call(
             lambda: api().repo_info(id, repo_type=kind, revision=revision, timeout=_ANSWER_S), patience=patience

@@ -1,0 +1,131 @@
+"""Puts files onto the Hub in one commit, and looks whether they stand there: every push is compared by hash."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inspo_hub.hub.client import HubFailure, api, call, repo_url
+from inspo_hub.hub.faults import Fault
+from inspo_hub.hub.files import check_repo_path
+from inspo_hub.hub.fingerprint import bytes_hash, file_hash
+from inspo_hub.hub.resolve import _tree
+from inspo_hub.hub.types import Commit, FileHash, Kind, RepoFile
+
+log = logging.getLogger(__name__)
+
+MAIN = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What one push must bring about: these files on this branch, and none of the stale ones.
+
+    `stale` picks, among the remote files that are not uploaded, those that the same commit removes.
+    """
+
+    repo_id: str
+    files: Mapping[str, Path | bytes]
+    revision: str
+    message: str
+    description: str = ""
+    kind: Kind = "model"
+    stale: Callable[[str], bool] = lambda path: False
+
+    def hashes(self) -> dict[str, FileHash]:
+        return {
+            check_repo_path(path, where=self.repo_id): bytes_hash(source)
+            if isinstance(source, bytes)
+            else file_hash(source)
+            for path, source in self.files.items()
+        }
+
+
+def remote_files(repo_id: str, revision: str, *, kind: Kind = "model") -> dict[str, RepoFile]:
+    """The files at a revision now, by path; one attempt, raises what the client raises."""
+    return {file.path: file for file in _tree(kind, repo_id, revision)}
+
+
+def differing(hashes: Mapping[str, FileHash], remote: Mapping[str, RepoFile]) -> list[str]:
+    """Paths that are missing on the Hub or whose hash there is another one."""
+    return sorted(path for path, local in hashes.items() if path not in remote or not local.matches(remote[path]))
+
+
+def branch_head(repo_id: str, revision: str, *, kind: Kind = "model") -> str | None:
+    """The commit that a branch is at; None where there is no such branch. One attempt."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        return api().repo_info(repo_id, repo_type=kind, revision=revision).sha
+    except RevisionNotFoundError:
+        return None
+
+
+def push(upload: Upload, *, create_pr: bool = False) -> Commit:
+    """Brings the files to the branch, in at most one commit, and checks that they stand there. One attempt.
+
+    Where they already stand there (the answer to an earlier commit was lost), nothing is committed. Raises what the
+    client raises, or HubFailure where the Hub holds other bytes than were sent; the caller classifies and tries again.
+    """
+    hashes = upload.hashes()
+    head = branch_head(upload.repo_id, upload.revision, kind=upload.kind)
+    if head is None:
+        log.info("creating the branch %s of %s", upload.revision, upload.repo_id)
+        api().create_branch(upload.repo_id, branch=upload.revision, repo_type=upload.kind, exist_ok=True)
+        head = upload.revision
+    remote = remote_files(upload.repo_id, head, kind=upload.kind)
+    stale = [path for path in remote if path not in upload.files and upload.stale(path)]
+    if not stale and not differing(hashes, remote):
+        return Commit(head, _commit_url(upload, head), _pull_request_number(upload.revision))
+    done = _commit(upload, stale, create_pr)
+    wrong = differing(hashes, remote_files(upload.repo_id, done.sha, kind=upload.kind))
+    if wrong:
+        raise HubFailure(Fault("busy", f"the Hub holds other bytes than were sent: {', '.join(wrong[:5])}"))
+    return done
+
+
+def _commit(upload: Upload, stale: Sequence[str], create_pr: bool) -> Commit:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        CommitOperationAdd(path, source) for path, source in sorted(upload.files.items(), key=lambda item: item[0])
+    ]
+    operations += [CommitOperationDelete(path, is_folder=False) for path in stale]
+    info = api().create_commit(
+        upload.repo_id,
+        operations,
+        commit_message=upload.message,
+        commit_description=upload.description,
+        repo_type=upload.kind,
+        revision=None if create_pr else upload.revision,
+        create_pr=create_pr,
+    )
+    number = info.pr_num if create_pr else _pull_request_number(upload.revision)
+    return Commit(info.oid, _commit_url(upload, info.oid), number)
+
+
+def _commit_url(upload: Upload, sha: str) -> str:
+    return f"{repo_url(upload.repo_id, upload.kind)}/commit/{sha}"
+
+
+def pull_request_ref(number: int) -> str:
+    return f"refs/pr/{number}"
+
+
+def _pull_request_number(revision: str) -> int | None:
+    prefix = "refs/pr/"
+    return int(revision.removeprefix(prefix)) if revision.startswith(prefix) else None
+
+
+def find_pull_request(repo_id: str, title: str, *, kind: Kind = "model") -> int | None:
+    """The open pull request with this title: the one whose creation was done although its answer was lost."""
+    found = api().get_repo_discussions(repo_id, repo_type=kind, discussion_type="pull_request", discussion_status="all")
+    numbers = [each.num for each in found if each.title == title and each.status in ("open", "draft")]
+    return max(numbers, default=None)
+
+
+def ensure_repo(repo_id: str, *, private: bool | None, kind: Kind = "model") -> None:
+    """Creates the repository where it is missing: private unless `private` is False. Retries; raises HubFailure."""
+    call(lambda: api().create_repo(repo_id, repo_type=kind, private=private is not False, exist_ok=True))
