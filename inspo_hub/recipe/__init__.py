@@ -9,7 +9,6 @@ from inspo_hub.recipe.running import EvaluateSection, JudgeSection, PromptSource
 from inspo_hub.recipe.schema import Recipe
 from inspo_hub.recipe.sections import (
     AlternativeSection,
-    Columns,
     DataSection,
     DataSource,
     HeldoutFraction,
@@ -20,7 +19,6 @@ from inspo_hub.recipe.sections import (
 
 __all__ = [
     "AlternativeSection",
-    "Columns",
     "DataSection",
     "DataSource",
     "EvaluateSection",

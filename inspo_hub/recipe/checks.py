@@ -27,11 +27,11 @@ class Conflict:
 def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     """Everything that does not go together in a recipe whose keys are valid one by one."""
     yield from _reference(recipe)
-    yield from _weights(recipe.data.train, ("data", "train"))
+    yield from _sources(recipe.data.train, ("data", "train"))
     if isinstance(recipe.data.heldout, tuple):
-        yield from _weights(recipe.data.heldout, ("data", "heldout"))
+        yield from _sources(recipe.data.heldout, ("data", "heldout"))
     yield from _model(recipe)
-    yield from _lengths(recipe)
+    yield from _heldout(recipe)
     yield from _evaluation(recipe)
     yield from _variants(recipe)
 
@@ -113,12 +113,17 @@ def _reference(recipe: Recipe) -> Iterator[Conflict]:
         yield _revision_of_a_folder(("reference", "revision"), reference.revision)
 
 
-def _weights(sources: tuple[DataSource, ...], path: tuple[str, ...]) -> Iterator[Conflict]:
-    weighted = [source.weight is not None for source in sources]
+def _sources(sources: tuple[DataSource, ...], path: tuple[str, ...]) -> Iterator[Conflict]:
+    if not sources:
+        yield Conflict(path, "names no data set", "at least one", "add - id: owner/name")
+    weighted = [index for index, source in enumerate(sources) if source.weight is not None]
+    if len(weighted) == 1:
+        what = "the only weight of the list: a share says nothing without another one"
+        expected = "weights for two data sets or more; those without a weight give every row once"
+        yield Conflict(
+            (*path, weighted[0], "weight"), what, expected, "delete it, or give another data set a weight too"
+        )
     for index, source in enumerate(sources):
-        if any(weighted) and source.weight is None:
-            what = "no weight, where other data sets of the list have one"
-            yield Conflict((*path, index), what, "a weight for each, or for none", "add weight: 1.0")
         if source.revision is not None and is_path(source.id):
             yield _revision_of_a_folder((*path, index, "revision"), source.revision)
 
@@ -131,11 +136,7 @@ def _model(recipe: Recipe) -> Iterator[Conflict]:
         yield _revision_of_a_folder(("model", "tokenizer_revision"), model.tokenizer_revision)
 
 
-def _lengths(recipe: Recipe) -> Iterator[Conflict]:
-    limit, most = recipe.alternative.max_tokens, recipe.data.max_length
-    if limit is not None and limit >= most:
-        what = f"{limit} tokens of the alternative leave nothing of data.max_length = {most} for prompt and response"
-        yield Conflict(("alternative", "max_tokens"), what, f"less than {most}")
+def _heldout(recipe: Recipe) -> Iterator[Conflict]:
     if recipe.train.eval_every is not None and recipe.data.heldout is None:
         what = f"evaluates every {recipe.train.eval_every} steps on held-out pairs, and there are none"
         fix = "set data.heldout, for example {fraction: 0.02}, or delete the key"

@@ -68,19 +68,20 @@ def nearest_key(path: str, kind: str | None) -> str:
 
     Neighbours first, then what other trainers call it, then the same word in another section.
     """
-    pattern = pattern_of(path)
-    prefix, pattern = _split_variant(pattern)
+    prefix, pattern = _split_variant(pattern_of(path))
     parent, _, leaf = pattern.rpartition(".")
+    word = leaf.lower()
     neighbours = [key.leaf for key in all_keys() if key.parent == parent and key.kind in (None, kind)]
-    near = difflib.get_close_matches(leaf.lower(), neighbours, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word, neighbours, n=1, cutoff=0.6)
     if near:
-        return prefix + (f"{parent}.{near[0]}" if parent else near[0])
-    if leaf.lower() in KNOWN_ELSEWHERE:
-        return prefix + KNOWN_ELSEWHERE[leaf.lower()]
+        return f"{path.rpartition('.')[0]}.{near[0]}".lstrip(".")
+    if word in KNOWN_ELSEWHERE:
+        return prefix + KNOWN_ELSEWHERE[word]
     for cutoff in (1.0, 0.8):
-        leaves = difflib.get_close_matches(leaf.lower(), [key.leaf for key in all_keys()], n=1, cutoff=cutoff)
+        leaves = difflib.get_close_matches(word, [key.leaf for key in all_keys()], n=1, cutoff=cutoff)
         if leaves:
-            return prefix + next(key.path for key in all_keys() if key.leaf == leaves[0])
+            key = next(key for key in all_keys() if key.leaf == leaves[0])
+            return prefix + key.path + (f" of {key.kind}" if key.kind else "")
     return ""
 
 

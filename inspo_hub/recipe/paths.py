@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from glob import glob
 from pathlib import Path
 
 from inspo_hub.recipe.problems import Problem
@@ -16,15 +17,13 @@ _REPOSITORY = (
     "model.id",
     "model.tokenizer",
     "reference.id",
-    "data.train.*.id",
-    "data.heldout.*.id",
-    "evaluate.prompts.id",
 )
+_DATA = ("data.train.*.id", "data.heldout.*.id", "evaluate.prompts.id")
 _FILE = ("model.chat_template",)
 _FUNCTION = ("evaluate.judge.python",)
 _KINDS = {
     re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind
-    for kind, patterns in {"repository": _REPOSITORY, "file": _FILE, "function": _FUNCTION}.items()
+    for kind, patterns in {"repository": _REPOSITORY, "data": _DATA, "file": _FILE, "function": _FUNCTION}.items()
     for pattern in patterns
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -47,7 +46,7 @@ def map_paths(node: Node, change: Callable[[str, str, Node], str], path: str = "
 
 
 def _kind(path: str) -> str | None:
-    """What a key's text may be: a `repository` (Hub id or path), a `file`, a `function` of a file; None: no path."""
+    """What a key's text may be: `repository` or `data` (Hub id or path), `file`, `function` of one; None: no path."""
     return next((kind for pattern, kind in _KINDS.items() if pattern.fullmatch(path)), None)
 
 
@@ -70,22 +69,18 @@ class PathResolver:
         path = Path(text).expanduser()
         if path.is_absolute():
             return os.path.normpath(path)
+        kind = _kind(key)
         here = None if self.folder is None else Path(os.path.normpath(self.folder / path))
-        if here is not None and text and here.exists():
+        if here is not None and text and (here.exists() or (kind == "data" and glob(str(here), recursive=True))):
             self.relative.add(str(here))
             return str(here)
-        if _kind(key) == "repository" and _may_be_hub_id(text):
+        may_be_hub_id = kind in ("repository", "data")
+        if may_be_hub_id and _HUB_ID.fullmatch(text) and not _DATA_FILE.fullmatch(text):
             return text
-        expected = "an existing path"
-        if _kind(key) == "repository":
-            expected += ", or a Hub id owner/name"
+        expected = "an existing path, or a Hub id owner/name" if may_be_hub_id else "an existing path"
         looked = "the text came from no file, so relative paths lead nowhere" if here is None else f"looked at {here}"
         self.problems.append(Problem(str(node.origin), key, f"{text!r} does not exist ({looked})", expected))
         return text
-
-
-def _may_be_hub_id(text: str) -> bool:
-    return bool(_HUB_ID.fullmatch(text)) and not _DATA_FILE.fullmatch(text)
 
 
 def written_relative(paths: set[str], root: Path) -> dict[str, str]:

@@ -135,6 +135,8 @@ def _compose(text: str, source: str) -> Any:
         what = " ".join(part for part in (error.context, error.problem) if part)
         origin = str(Origin(source, line))
         raise RecipeProblems([Problem(origin, "", f"not valid YAML: {what}")], recipe=source) from error
+    except RecursionError as error:
+        raise RecipeProblems([Problem(source, "", "nested too deeply for a recipe")], recipe=source) from error
     except yaml.reader.ReaderError as error:
         what = f"not valid YAML: the character {error.character!r} is not allowed ({error.reason})"
         raise RecipeProblems([Problem(source, "", what)], recipe=source) from error

@@ -50,9 +50,11 @@ class TrainSection(Section):
     )
     log_every: int = Field(10, ge=1, description="Steps between two logged lines; metrics are sums over that interval.")
     eval_every: int | None = Field(
-        None, ge=1, description="Steps between two evaluations on the held-out pairs; null: at the end only."
+        None,
+        ge=1,
+        description="Steps between two evaluations on the held-out pairs; null: before the first and after the last.",
     )
-    save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null: at the end only.")
+    save_every: int | None = Field(None, ge=1, description="Steps between two checkpoints; null: about ten in a run.")
     keep_checkpoints: int = Field(2, ge=1, description="Checkpoints kept on disk, the newest ones.")
     activation_checkpointing: bool | None = Field(
         None,

@@ -33,10 +33,12 @@ def _by_name(value: object) -> object:
 if TYPE_CHECKING:
     AnyObjective = Objective
     AnyConditioning = Conditioning
+    ObjectiveName = ConditioningName = str
 else:
     # The unions are the tables: a new row is a new recipe key, in validation, JSON schema and reference alike.
     AnyObjective = Annotated[reduce(or_, OBJECTIVES.values()), Field(discriminator="name")]
     AnyConditioning = Annotated[reduce(or_, CONDITIONINGS.values()), Field(discriminator="name")]
+    ObjectiveName, ConditioningName = Literal[tuple(OBJECTIVES)], Literal[tuple(CONDITIONINGS)]
 
 
 class Recipe(Section):
@@ -56,12 +58,14 @@ class Recipe(Section):
     )
     model: ModelSection = Field(description="The base model.")
     data: DataSection = Field(description="The preference pairs.")
-    objective: Annotated[AnyObjective, BeforeValidator(_by_name, json_schema_input_type=str | AnyObjective)] = Field(
+    objective: Annotated[
+        AnyObjective, BeforeValidator(_by_name, json_schema_input_type=ObjectiveName | AnyObjective)
+    ] = Field(
         OBJECTIVES[DEFAULT_OBJECTIVE](name=DEFAULT_OBJECTIVE),
         description="What turns a scored pair into a loss: a name, or a mapping with `name` and its settings.",
     )
     conditioning: Annotated[
-        AnyConditioning, BeforeValidator(_by_name, json_schema_input_type=str | AnyConditioning)
+        AnyConditioning, BeforeValidator(_by_name, json_schema_input_type=ConditioningName | AnyConditioning)
     ] = Field(
         CONDITIONINGS[DEFAULT_CONDITIONING](name=DEFAULT_CONDITIONING),
         description="Which responses are scored given their alternative: a name, or a mapping with `name`.",
@@ -106,15 +110,16 @@ class Recipe(Section):
 
     def sha256(self) -> str:
         """Hex digest of the canonical JSON of every key but `root`, with paths as written relative to it."""
-        portable = {key: value for key, value in self._portable().items() if key != "root"}
+        portable = {key: value for key, value in self.portable().items() if key != "root"}
         text = json.dumps(portable, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML, every key written out; it loads again to an equal recipe with the same hash."""
-        return write_yaml(self._portable())
+        return write_yaml(self.portable())
 
-    def _portable(self) -> dict[str, Any]:
+    def portable(self) -> dict[str, Any]:
+        """Every key as plain values, with local paths as written relative to `root` where they were."""
         written = map_paths(Node.of(self._plain()), lambda text, key, node: self._written_paths.get(text, text))
         plain: dict[str, Any] = written.plain()
         return plain

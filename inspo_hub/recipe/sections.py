@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+ColumnRole = Literal["prompt", "chosen", "rejected", "system", "tools", "chat_template_kwargs"]
 MODEL_ID = "Hub id `owner/name`, or a local folder relative to the file that names it."
 
 
@@ -40,21 +41,13 @@ class ModelSection(Section):
     )
 
 
-class Columns(Section):
-    """The names that a data set gives to the columns; null: found by the usual names."""
-
-    prompt: str | None = Field(None, min_length=1, description="Column of the prompt, a text or a list of messages.")
-    chosen: str | None = Field(None, min_length=1, description="Column of the preferred response.")
-    rejected: str | None = Field(None, min_length=1, description="Column of the other response.")
-
-
 class DataSource(Section):
     """One data set of preferences."""
 
     id: str = Field(
         min_length=1,
-        description="Hub id `owner/name`, or a local folder or jsonl, json, csv, parquet or arrow file, "
-        "relative to the file that names it.",
+        description="Hub id `owner/name`, or a local folder, a jsonl, json, csv, parquet or arrow file, or a glob of "
+        "such files, relative to the file that names it.",
     )
     config: str | None = Field(None, description="Configuration (subset) of the data set; null: its default.")
     revision: str | None = Field(None, description="Branch, tag or commit; null: `main`, pinned at start.")
@@ -64,8 +57,12 @@ class DataSource(Section):
         gt=0,
         description="Share of the mixture, relative to the other weights of the list; null: every row once.",
     )
-    columns: Columns = Field(Columns(), description="The data set's own column names.")
-    limit: int | None = Field(None, ge=1, description="Rows to take at most, a seeded sample; null: all.")
+    columns: dict[ColumnRole, str | None] = Field(
+        {},
+        description="Our name -> the data set's own, for columns that are named otherwise; null leaves one unread. "
+        "Ours: prompt, chosen, rejected, system, tools, chat_template_kwargs.",
+    )
+    limit: int | None = Field(None, ge=1, description="Rows to take at most, the first of the split; null: all.")
 
 
 class HeldoutFraction(Section):
@@ -75,12 +72,12 @@ class HeldoutFraction(Section):
 
 
 def _heldout_kind(value: object) -> str:
-    return "fraction" if isinstance(value, dict | HeldoutFraction) else "sources"
+    return "mapping" if isinstance(value, dict | HeldoutFraction) else "list"
 
 
-Sources = Annotated[tuple[DataSource, ...], Field(min_length=1)]
+Sources = tuple[DataSource, ...]
 Heldout = Annotated[
-    Annotated[Sources, Tag("sources")] | Annotated[HeldoutFraction, Tag("fraction")], Discriminator(_heldout_kind)
+    Annotated[Sources, Tag("list")] | Annotated[HeldoutFraction, Tag("mapping")], Discriminator(_heldout_kind)
 ]
 
 
@@ -90,6 +87,14 @@ class DataSection(Section):
     train: Sources = Field(description="Data sets to train on, mixed in one seeded order.")
     heldout: Heldout | None = Field(
         None, description="Pairs for evaluation: data sets, or {fraction: f} split off the training data; null: none."
+    )
+    text_format: Literal["auto", "chat", "raw"] = Field(
+        "auto",
+        description="Rows of plain texts: chat renders prompt and response as messages, raw joins them as they stand. "
+        "auto: chat where the tokenizer has a chat template.",
+    )
+    chat_template_kwargs: dict[str, Any] = Field(
+        {}, description="Arguments for the chat template, for all rows, such as {enable_thinking: false}."
     )
     max_length: int = Field(
         2048, ge=8, description="Tokens of the longest path of a pair: prompt, alternative, separator and response."
@@ -116,7 +121,7 @@ class AlternativeSection(Section):
         "concat: the response follows the alternative's end token at once.",
     )
     turn_text: str = Field(
-        "Please answer the same question again.",
+        "Please give another answer to my previous message.",
         min_length=1,
         description="Text of the user turn between alternative and response, for format: turn.",
     )

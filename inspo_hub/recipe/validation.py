@@ -10,8 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from inspo_hub.conditioning import CONDITIONINGS
+from inspo_hub.objectives import OBJECTIVES
 from inspo_hub.recipe.checks import Conflict
-from inspo_hub.recipe.keys import describe, nearest_key
+from inspo_hub.recipe.keys import describe, nearest_key, pattern_of
 from inspo_hub.recipe.problems import Problem
 from inspo_hub.recipe.reading import Node, join, shorten
 from inspo_hub.recipe.schema import Recipe
@@ -26,8 +28,18 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "finite_number": "a finite number",
-    "union_tag_not_found": "a mapping with `name`",
 }
+
+
+_EXPECTED = {
+    "version": "1, the one version of the format so far",
+    "name": "letters, digits, `.`, `-` and `_`, 96 at most, the first a letter or digit",
+    "evaluate.judge.python": "`file.py:function`, or `package.module:function`",
+    "data.heldout": "a list of data sets, {fraction: f}, or null",
+    "objective": f"the name of an objective, or a mapping with `name`: {', '.join(OBJECTIVES)}",
+    "conditioning": f"the name of a conditioning, or a mapping with `name`: {', '.join(CONDITIONINGS)}",
+}
+"""What a key that takes several shapes expects; pydantic would speak of one of them."""
 
 
 def validate(tree: Node) -> tuple[Recipe | None, list[Problem]]:
@@ -51,17 +63,23 @@ def _problems(tree: Node, details: ErrorDetails) -> Iterator[Problem]:
             yield locate(tree, conflict)
         return
     path, node, section = _find(tree, details["loc"])
-    kind = _kind(section)
+    origin, kind = str(node.origin), _kind(section)
     if details["type"] == "extra_forbidden":
-        near = nearest_key(path, kind)
-        leaf, fix = path.rpartition(".")[2], f"did you mean {near}?" if near else "delete it"
-        yield Problem(str(node.origin), path, f"unknown key {leaf!r}", fix=fix)
+        yield _unknown_key(origin, path, nearest_key(path, kind))
+    elif details["loc"][-1:] == ("[key]",):
+        near = difflib.get_close_matches(str(details["input"]), str(details["ctx"]["expected"]).split("'"), n=1)
+        yield _unknown_key(origin, path, near[0] if near else "", expected=f"one of {details['ctx']['expected']}")
     elif details["type"] == "missing":
         path = join(path, details["loc"][-1])
-        yield Problem(str(node.origin), path, "is missing", describe(path, _kind(node)))
+        yield Problem(origin, path, "is missing", describe(path, _kind(node)))
     else:
         what, expected, fix = _wrong_value(details)
-        yield Problem(str(node.origin), path, what, expected or describe(path, kind), fix)
+        yield Problem(origin, path, what, _EXPECTED.get(pattern_of(path)) or expected or describe(path, kind), fix)
+
+
+def _unknown_key(origin: str, path: str, near: str, expected: str = "") -> Problem:
+    fix = f"did you mean {near}?" if near else "delete it; `inspo-hub schema` lists every key"
+    return Problem(origin, path, f"unknown key {path.rpartition('.')[2]!r}", expected, fix)
 
 
 def _find(tree: Node, loc: Sequence[str | int]) -> tuple[str, Node, Node]:
