@@ -37,6 +37,8 @@ class Objective(BaseModel):
     """False: a pair's loss depends on the other pairs, so that the caller decides which pairs are taken together."""
     paper: ClassVar[str]
     """Where the objective comes from, `arXiv:NNNN.NNNNN`."""
+    caution: ClassVar[str] = ""
+    """What a user is told once when a run starts with it; empty for objectives without a surprise."""
 
     name: str
     nll_weight: float = Field(

@@ -243,10 +243,14 @@ class ApoDown(BetaObjective):
 class DiscoPop(BetaObjective):
     """-(1-s) ls(z) + s exp(-z), s = σ(z/τ): the discovered log-ratio-modulated loss, Eq. 5 of arXiv:2406.08414.
 
-    Not monotone: as published, for |z| of a few τ its slope points to the rejected response.
+    Not monotone: as published, between z = -2.37τ and z = 1.44τ (τ = 0.05) it lowers the margin, at the start as well.
     """
 
     paper: ClassVar[str] = "arXiv:2406.08414"
+    caution: ClassVar[str] = (
+        "objective 'discopop' lowers margins between -2.4 tau and 1.4 tau, hence at step 0, as its paper shows; "
+        "watch plain_margin"
+    )
     name: Literal["discopop"] = "discopop"
     beta: float = beta_field(0.05)
     tau: float = Field(0.05, gt=0, le=1, description="τ in (0, 1]: width in reward of the passage between both losses.")
