@@ -1,0 +1,236 @@
+"""Answers of a model to prompts, batched and seeded so that an answer does not depend on which rows share its batch.
+
+Sampling is the inverse of the cumulative distribution at uniform numbers that belong to the row: they come from a
+counter-based generator keyed by (seed, prompt, sample). Two systems given the same seed use the same numbers for the
+same prompt. Batches change logits in the last bits, so equality across batch sizes holds up to floating-point ties.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from inspo_hub.errors import DataError
+from inspo_hub.evaluate.prompts import Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn. Temperature 0 takes the most probable token."""
+
+    max_new_tokens: int = 512
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    samples_per_prompt: int = 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether answers come from the model's own distribution, as an estimate of KL needs them."""
+        return self.temperature == 1.0 and self.top_p == 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """One answer: the row it belongs to, its text, and the token ids that made it, the end token included."""
+
+    row_id: str
+    sample: int
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    text: str
+    finished: bool
+    """False where max_new_tokens cut the answer off."""
+
+
+class InverseCdfSampler(LogitsProcessor):
+    """Leaves each row the one token whose share of the cumulative distribution holds the row's uniform number.
+
+    Equivalent to `torch.multinomial(softmax(scores / temperature), 1)` with the randomness given from outside.
+    """
+
+    def __init__(
+        self, uniforms: Float[Tensor, "rows steps"], *, prompt_width: int, temperature: float, top_p: float
+    ) -> None:
+        self.uniforms, self.prompt_width = uniforms, prompt_width
+        self.temperature, self.top_p = temperature, top_p
+
+    def __call__(self, input_ids: Int[Tensor, "rows width"], scores: Float[Tensor, "rows vocab"]) -> Tensor:
+        # float64: a float32 running sum over 150k tokens is off by more than the rarest of them. MPS has none.
+        wide = torch.float32 if scores.device.type == "mps" else torch.float64
+        uniform = self.uniforms[:, input_ids.shape[1] - self.prompt_width].to(scores.device, wide)
+        probabilities = torch.softmax(scores.to(wide) / self.temperature, dim=-1)
+        if self.top_p < 1.0:
+            probabilities = _nucleus(probabilities, self.top_p)
+        running = probabilities.cumsum(dim=-1)
+        target = uniform[:, None] * running[:, -1:]
+        token = torch.searchsorted(running, target, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
+
+
+def _nucleus(probabilities: Float[Tensor, "rows vocab"], top_p: float) -> Float[Tensor, "rows vocab"]:
+    """Zeroes what lies outside the smallest set of tokens that holds `top_p` of the mass."""
+    ordered, order = probabilities.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    return probabilities.scatter(1, order, torch.where(before < top_p, ordered, 0.0))
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids of a prompt as the chat template renders it for an answer."""
+    if tokenizer.chat_template is None:
+        raise DataError(
+            "the tokenizer has no chat template, and the prompts are conversations",
+            where=prompt.row_id,
+            expected="a tokenizer with a chat template",
+            fix="set model.chat_template to a template file",
+        )
+    text = cast(
+        "str",
+        tokenizer.apply_chat_template(
+            [dict(message) for message in prompt.messages], tokenize=False, add_generation_prompt=True
+        ),
+    )
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends an answer: the end tokens of model and tokenizer, and the chat template's end of turn."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = list(configured) if isinstance(configured, list | tuple) else [configured]
+    ends.append(tokenizer.eos_token_id)
+    if tokenizer.chat_template is not None:
+        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        text = cast("str", tokenizer.apply_chat_template(messages, tokenize=False))
+        tail = tokenizer(text[text.rindex("y") + 1 :], add_special_tokens=False)["input_ids"]
+        if tail and tail[0] in tokenizer.all_special_ids:
+            ends.append(tail[0])
+    found = sorted({int(end) for end in ends if end is not None})
+    if not found:
+        log.warning("neither model nor tokenizer names an end token: every answer runs to max_new_tokens")
+    return found
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Generation]:
+    """Answers in the order of the prompts, `samples_per_prompt` of each; `progress(done, total)` after every batch."""
+    rows = [
+        (prompt, sample, encode_prompt(tokenizer, prompt))
+        for prompt in prompts
+        for sample in range(sampling.samples_per_prompt)
+    ]
+    _check_room(model, rows, sampling.max_new_tokens)
+    stops = stop_token_ids(model, tokenizer)
+    answers: dict[int, Generation] = {}
+    # Prompts of like length share a batch: little padding, and the order does not depend on the batch size.
+    order = sorted(range(len(rows)), key=lambda index: (len(rows[index][2]), index))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        responses = _generate_batch(model, tokenizer, [rows[index] for index in batch], sampling, stops)
+        for index, response in zip(batch, responses, strict=True):
+            prompt, sample, prompt_ids = rows[index]
+            answers[index] = Generation(
+                row_id=prompt.row_id,
+                sample=sample,
+                prompt_ids=tuple(prompt_ids),
+                response_ids=tuple(response),
+                text=str(tokenizer.decode(response, skip_special_tokens=True)),
+                finished=bool(response) and response[-1] in stops,
+            )
+        if progress is not None:
+            progress(len(answers), len(rows))
+    return [answers[index] for index in range(len(rows))]
+
+
+def row_uniforms(sampling: Sampling, prompt: Prompt, sample: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The row's own uniform numbers in [0, 1), one for each token it may make."""
+    key = f"{sampling.seed}\x1f{sample}\x1f{prompt.text}".encode()
+    number = int.from_bytes(hashlib.sha256(key).digest()[:16], "big")
+    return np.random.Generator(np.random.Philox(key=number)).random(sampling.max_new_tokens)
+
+
+@torch.no_grad()
+def _generate_batch(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[tuple[Prompt, int, list[int]]],
+    sampling: Sampling,
+    stops: Sequence[int],
+) -> list[list[int]]:
+    """Response ids of one batch, cut after their first end token; left padding starts all answers in one column."""
+    width = max(len(ids) for _, _, ids in rows)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (stops[0] if stops else 0)
+    ids = torch.tensor([[pad] * (width - len(row)) + row for _, _, row in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for _, _, row in rows], device=model.device)
+    processors = LogitsProcessorList()
+    if sampling.temperature > 0:
+        uniforms = np.stack([row_uniforms(sampling, prompt, sample) for prompt, sample, _ in rows])
+        processors.append(
+            InverseCdfSampler(
+                torch.from_numpy(uniforms),
+                prompt_width=width,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+            )
+        )
+    config = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,  # the sampler above leaves one token, so the most probable one is the sample
+        eos_token_id=list(stops) or None,
+        pad_token_id=pad,
+    )
+    with _only_these_settings(model, config):
+        output = cast("Any", model).generate(input_ids=ids, attention_mask=mask, logits_processor=processors)
+    return [_until_end(row, stops) for row in output[:, width:].tolist()]
+
+
+@contextmanager
+def _only_these_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+    """The model's own generation defaults (penalties, top_k, …) put aside: a report says how its answers were drawn."""
+    own, was_training = model.generation_config, model.training
+    model.generation_config = config
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+        model.train(was_training)
+
+
+def _until_end(ids: Sequence[int], stops: Sequence[int]) -> list[int]:
+    end = next((index for index, token in enumerate(ids) if token in stops), len(ids) - 1)
+    return list(ids[: end + 1])
+
+
+def _check_room(model: PreTrainedModel, rows: Sequence[tuple[Prompt, int, list[int]]], new_tokens: int) -> None:
+    """Refuses a prompt whose longest answer would leave the positions that the model was built for."""
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(rows, key=lambda row: len(row[2]))
+    if limit is not None and len(longest[2]) + new_tokens > limit:
+        raise DataError(
+            f"a prompt of {len(longest[2])} tokens and {new_tokens} new ones pass the model's {limit} positions",
+            where=longest[0].row_id,
+            expected=f"at most {limit} tokens together",
+            fix="lower evaluate.max_new_tokens or leave the prompt out",
+        )
