@@ -68,7 +68,7 @@ def latest_checkpoint(
 
 def _whole_checkpoint(pinned: Pinned, patience: Patience) -> HubCheckpoint | None:
     """The checkpoint of one commit, if its manifest is there and lists just what the Hub lists, hash by hash."""
-    tree = {file.path: file for file in list_files(pinned, patience=patience) if file.path.startswith(f"{FOLDER}/")}
+    tree = {file.path: file for file in list_files(pinned) if file.path.startswith(f"{FOLDER}/")}
     if MANIFEST not in tree:
         return None
     folder = fetch_files(pinned, [tree[MANIFEST]], patience)

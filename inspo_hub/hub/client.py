@@ -44,6 +44,8 @@ class Patience:
 
 
 DEFAULT_PATIENCE = Patience()
+ONCE = Patience(attempts=1)
+"""For the calls that the client itself repeats (listings, downloads): patience would be multiplied with its own."""
 
 
 def api() -> HfApi:
@@ -91,7 +93,7 @@ def repo_url(repo_id: str, kind: str = "model") -> str:
     return f"{constants.ENDPOINT.rstrip('/')}/{prefix}{repo_id}"
 
 
-def resolution_error(fault: Fault, *, kind: str, repo_id: str, doing: str) -> ResolutionError:
+def resolution_error(fault: Fault, *, kind: str, repo_id: str, doing: str, sha: str | None = None) -> ResolutionError:
     """A Hub fault as one message with the advice that belongs to its kind."""
     advice = {
         "gated": f"open {repo_url(repo_id, kind)}, accept the conditions, and log in with `hf auth login`",
@@ -103,7 +105,7 @@ def resolution_error(fault: Fault, *, kind: str, repo_id: str, doing: str) -> Re
     }
     return ResolutionError(
         f"{doing} failed: {fault.message}",
-        where=f"{kind} {repo_id}",
+        where=f"{kind} {repo_id}@{sha}" if sha else f"{kind} {repo_id}",
         expected=f"a {kind} repository that can be read",
         fix=advice.get(fault.kind, "see the message of the Hub above"),
     )

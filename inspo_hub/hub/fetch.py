@@ -36,7 +36,7 @@ def fetch(
         if pinned.kind == "model" and part == "all":
             require_safetensors(local_files(pinned.path), where=str(pinned.path))
         return pinned.path
-    return fetch_files(pinned, wanted_files(pinned, part, patterns=patterns, code=code, patience=patience), patience)
+    return fetch_files(pinned, wanted_files(pinned, part, patterns=patterns, code=code), patience)
 
 
 def fetch_files(pinned: Pinned, wanted: Sequence[RepoFile], patience: Patience = DEFAULT_PATIENCE) -> Path:
@@ -67,10 +67,9 @@ def wanted_files(
     *,
     patterns: Sequence[str] | None = None,
     code: bool = False,
-    patience: Patience = DEFAULT_PATIENCE,
 ) -> list[RepoFile]:
     """The files of a pinned commit that `fetch` downloads, with their sizes and hashes."""
-    listed = {file.path: file for file in list_files(pinned, patience=patience)}
+    listed = {file.path: file for file in list_files(pinned)}
     if pinned.kind == "model" and part == "all":
         require_safetensors(listed, where=f"model {pinned}")
     names = select(pinned.kind, listed, part, code=code)
@@ -104,7 +103,7 @@ def _download(pinned: Pinned, files: Sequence[RepoFile], patience: Patience) -> 
         )
     except HubFailure as failure:
         raise resolution_error(
-            failure.fault, kind=pinned.kind, repo_id=str(pinned), doing="downloading its files"
+            failure.fault, kind=pinned.kind, repo_id=pinned.id, doing="downloading its files", sha=pinned.sha
         ) from None
     return Path(folder)
 

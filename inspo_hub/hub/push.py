@@ -11,7 +11,6 @@ from inspo_hub.hub.client import HubFailure, api, call, repo_url
 from inspo_hub.hub.faults import Fault
 from inspo_hub.hub.files import check_repo_path
 from inspo_hub.hub.fingerprint import bytes_hash, file_hash
-from inspo_hub.hub.resolve import _tree
 from inspo_hub.hub.types import Commit, FileHash, Kind, RepoFile
 
 log = logging.getLogger(__name__)
@@ -43,24 +42,27 @@ class Upload:
         }
 
 
-def remote_files(repo_id: str, revision: str, *, kind: Kind = "model") -> dict[str, RepoFile]:
-    """The files at a revision now, by path; one attempt, raises what the client raises."""
-    return {file.path: file for file in _tree(kind, repo_id, revision)}
+def look(repo_id: str, revision: str, *, kind: Kind = "model") -> tuple[str, dict[str, RepoFile]] | None:
+    """The commit a revision is at and its files by path, in one answer; None without such a revision. One attempt."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    try:
+        info = api().repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True)
+    except RevisionNotFoundError:
+        return None
+    assert info.sha is not None, f"the Hub named no commit for {repo_id}"
+    files = {}
+    for file in getattr(info, "siblings", None) or []:
+        lfs = file.lfs
+        files[file.rfilename] = RepoFile(
+            file.rfilename, file.size or 0, file.blob_id or "", lfs.sha256 if lfs is not None else None
+        )
+    return info.sha, files
 
 
 def differing(hashes: Mapping[str, FileHash], remote: Mapping[str, RepoFile]) -> list[str]:
     """Paths that are missing on the Hub or whose hash there is another one."""
     return sorted(path for path, local in hashes.items() if path not in remote or not local.matches(remote[path]))
-
-
-def branch_head(repo_id: str, revision: str, *, kind: Kind = "model") -> str | None:
-    """The commit that a branch is at; None where there is no such branch. One attempt."""
-    from huggingface_hub.errors import RevisionNotFoundError
-
-    try:
-        return api().repo_info(repo_id, repo_type=kind, revision=revision).sha
-    except RevisionNotFoundError:
-        return None
 
 
 def push(upload: Upload, *, create_pr: bool = False) -> Commit:
@@ -70,17 +72,17 @@ def push(upload: Upload, *, create_pr: bool = False) -> Commit:
     client raises, or HubFailure where the Hub holds other bytes than were sent; the caller classifies and tries again.
     """
     hashes = upload.hashes()
-    head = branch_head(upload.repo_id, upload.revision, kind=upload.kind)
-    if head is None:
+    found = look(upload.repo_id, upload.revision, kind=upload.kind)
+    if found is None:
         log.info("creating the branch %s of %s", upload.revision, upload.repo_id)
         api().create_branch(upload.repo_id, branch=upload.revision, repo_type=upload.kind, exist_ok=True)
-        head = upload.revision
-    remote = remote_files(upload.repo_id, head, kind=upload.kind)
+    head, remote = found if found is not None else ("", {})
     stale = [path for path in remote if path not in upload.files and upload.stale(path)]
-    if not stale and not differing(hashes, remote):
+    if head and not stale and not differing(hashes, remote):
         return Commit(head, _commit_url(upload, head), _pull_request_number(upload.revision))
     done = _commit(upload, stale, create_pr)
-    wrong = differing(hashes, remote_files(upload.repo_id, done.sha, kind=upload.kind))
+    stands = look(upload.repo_id, done.sha, kind=upload.kind)
+    wrong = differing(hashes, stands[1] if stands is not None else {})
     if wrong:
         raise HubFailure(Fault("busy", f"the Hub holds other bytes than were sent: {', '.join(wrong[:5])}"))
     return done

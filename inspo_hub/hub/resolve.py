@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from inspo_hub.errors import ResolutionError
-from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, api, call, resolution_error
+from inspo_hub.hub.client import DEFAULT_PATIENCE, ONCE, HubFailure, Patience, api, call, resolution_error
 from inspo_hub.hub.files import cache_dir, check_repo_path, write_json
 from inspo_hub.hub.types import Kind, Pinned, RepoFile, RepoMetadata
 
@@ -95,7 +95,7 @@ def _revision_missing(kind: Kind, id: str, revision: str | None, known_sha: str 
     )
 
 
-def list_files(pinned: Pinned, *, patience: Patience = DEFAULT_PATIENCE) -> list[RepoFile]:
+def list_files(pinned: Pinned) -> list[RepoFile]:
     """The files of a pinned commit with the Hub's hashes. A commit never changes, so its list is kept in our cache."""
     assert pinned.sha is not None, "local paths are listed by files.local_files"
     entry = _listing_path(pinned.kind, pinned.id, pinned.sha)
@@ -104,10 +104,10 @@ def list_files(pinned: Pinned, *, patience: Patience = DEFAULT_PATIENCE) -> list
         stored = json.loads(entry.read_text(encoding="utf-8"))
         return [RepoFile(**{**item, "path": check_repo_path(item["path"], where=where)}) for item in stored]
     try:
-        tree = call(lambda: _tree(pinned.kind, pinned.id, pinned.sha or ""), patience=patience)
+        tree = call(lambda: _tree(pinned), patience=ONCE)
     except HubFailure as failure:
         raise resolution_error(
-            failure.fault, kind=pinned.kind, repo_id=str(pinned), doing="listing its files"
+            failure.fault, kind=pinned.kind, repo_id=pinned.id, doing="listing its files", sha=pinned.sha
         ) from None
     for file in tree:
         check_repo_path(file.path, where=where)
@@ -115,21 +115,12 @@ def list_files(pinned: Pinned, *, patience: Patience = DEFAULT_PATIENCE) -> list
     return tree
 
 
-def _tree(kind: Kind, id: str, revision: str) -> list[RepoFile]:
-    """All files at a revision, from the Hub."""
-    entries = api().list_repo_tree(id, repo_type=kind, revision=revision, recursive=True)
-    return [repo_file(entry) for entry in entries if hasattr(entry, "blob_id")]
+def _tree(pinned: Pinned) -> list[RepoFile]:
+    from huggingface_hub.hf_api import RepoFile as ListedFile
 
-
-def repo_file(entry: object) -> RepoFile:
-    """The client's description of a file as ours; only files in large-file storage carry a SHA-256."""
-    lfs = getattr(entry, "lfs", None)
-    return RepoFile(
-        path=getattr(entry, "path"),  # noqa: B009 - the client's classes are not imported here
-        size=getattr(entry, "size"),  # noqa: B009
-        blob_id=getattr(entry, "blob_id"),  # noqa: B009
-        sha256=lfs.sha256 if lfs is not None else None,
-    )
+    entries = api().list_repo_tree(pinned.id, repo_type=pinned.kind, revision=pinned.sha, recursive=True)
+    files = [entry for entry in entries if isinstance(entry, ListedFile)]
+    return [RepoFile(file.path, file.size, file.blob_id, file.lfs.sha256 if file.lfs else None) for file in files]
 
 
 def _listing_path(kind: Kind, id: str, sha: str) -> Path:
