@@ -1,0 +1,24 @@
+"""Who sees whom: one registered attention function over the paths of a packed row."""
+
+from __future__ import annotations
+
+from inspo_hub.attention.errors import TreeUnsupported
+from inspo_hub.attention.interface import LAYOUT_ARGUMENT, TREE_ATTENTION, AttentionSwitch, count_calls
+from inspo_hub.attention.layout import KeyGather, Segment, TreeLayout, gather_keys, lay_out, position_ids, segments_of
+from inspo_hub.attention.operator import tree_attention
+
+__all__ = [
+    "LAYOUT_ARGUMENT",
+    "TREE_ATTENTION",
+    "AttentionSwitch",
+    "KeyGather",
+    "Segment",
+    "TreeLayout",
+    "TreeUnsupported",
+    "count_calls",
+    "gather_keys",
+    "lay_out",
+    "position_ids",
+    "segments_of",
+    "tree_attention",
+]

@@ -1,0 +1,8 @@
+"""Log-probabilities of packed pairs, and the start-up check that decides how a model is packed."""
+
+from __future__ import annotations
+
+from inspo_hub.logprobs.check import PackingCheck, check_packing
+from inspo_hub.logprobs.model import prepare_model, prepared_state, restore_model, tree_logps
+
+__all__ = ["PackingCheck", "check_packing", "prepare_model", "prepared_state", "restore_model", "tree_logps"]

@@ -1,0 +1,160 @@
+"""model + PackedBatch -> TreeLogps, through the model's own call so that every wrapper's hooks run."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from inspo_hub.attention import LAYOUT_ARGUMENT, AttentionSwitch
+from inspo_hub.logprobs.head import Head, find_head
+from inspo_hub.packing import Layout, PackedBatch
+from inspo_hub.views import Score, TreeLogps
+
+_STATE = "_inspo_hub_prepared"
+
+
+@dataclass(kw_only=True)
+class Prepared:
+    """What `prepare_model` found out about a model and keeps beside it."""
+
+    causal_lm: PreTrainedModel
+    """The transformers model, adapters in place, without what PEFT wraps around it."""
+    head: Head
+    switch: AttentionSwitch
+    forward_before: Any
+    """The instance's own `forward`, where something had patched it before."""
+
+
+def prepare_model(model: nn.Module, *, layout: Layout = "tree") -> nn.Module:
+    """Let `model(packed_batch=…)` return log-probabilities; every other call works as before, by its own attention.
+
+    Patches the instance's `forward`: call it on the outermost module, before DDP, FSDP or DeepSpeed wrap it.
+
+    Args:
+        layout: `tree` refuses a model whose attention cannot be replaced; `flat` leaves its attention alone.
+    """
+    prepared = prepared_state(model)
+    if prepared is None:
+        causal_lm = _causal_lm(model)
+        prepared = Prepared(
+            causal_lm=causal_lm,
+            head=find_head(causal_lm),
+            switch=AttentionSwitch(causal_lm),
+            forward_before=model.__dict__.get("forward"),
+        )
+        object.__setattr__(model, _STATE, prepared)
+        model.forward = types.MethodType(_forward, model)
+    if layout == "tree":
+        prepared.switch.require()
+    return model
+
+
+def restore_model(model: nn.Module) -> nn.Module:
+    """Undo `prepare_model`."""
+    prepared = prepared_state(model)
+    if prepared is not None:
+        prepared.switch.use(tree=False)
+        prepared.head.release()
+        del model.forward
+        if prepared.forward_before is not None:
+            model.forward = prepared.forward_before
+        object.__delattr__(model, _STATE)
+    return model
+
+
+def _causal_lm(model: nn.Module) -> PreTrainedModel:
+    """The transformers model: what PEFT wraps, or the model itself."""
+    wraps = getattr(model, "get_base_model", None)
+    return cast(PreTrainedModel, model if wraps is None else wraps())
+
+
+def prepared_state(model: nn.Module) -> Prepared | None:
+    """What `prepare_model` left on a model; None for a model that is not prepared."""
+    return cast("Prepared | None", model.__dict__.get(_STATE))
+
+
+def tree_logps(
+    model: nn.Module,
+    batch: PackedBatch,
+    *,
+    scores: Sequence[Score] | None = None,
+    no_grad_scores: Sequence[Score] = (),
+) -> TreeLogps:
+    """Summed log-probabilities of each pair's responses, `(pairs,)` float32, differentiable.
+
+    Args:
+        model: a causal language model, prepared or not, or what DDP, FSDP or DeepSpeed made of a prepared one.
+        scores: which to compute, of those that the batch lays out; all of them by default.
+        no_grad_scores: further scores, computed without gradient: no backward through the head for them.
+    """
+    if scores is None:
+        scores = tuple(score for score in batch.scores if score not in no_grad_scores)
+    missing = {*scores, *no_grad_scores} - set(batch.scores)
+    assert not missing, f"the batch does not lay out {sorted(missing)}"
+    innermost = model
+    while isinstance(wrapped := getattr(innermost, "module", None), nn.Module):
+        innermost = wrapped
+    if prepared_state(innermost) is None:
+        prepare_model(innermost, layout="flat" if batch.layout is None else "tree")
+    return TreeLogps(**model(packed_batch=batch, scores=tuple(scores), no_grad_scores=tuple(no_grad_scores)))
+
+
+def _forward(
+    self: nn.Module,
+    *args: Any,
+    packed_batch: PackedBatch | None = None,
+    scores: Sequence[Score] = (),
+    no_grad_scores: Sequence[Score] = (),
+    **kwargs: Any,
+) -> Any:
+    """The prepared model's forward: log-probabilities of a packed batch, or whatever it did before."""
+    prepared = prepared_state(self)
+    assert prepared is not None
+    if packed_batch is None:
+        with prepared.switch.using(tree=False):
+            before = prepared.forward_before or types.MethodType(type(self).forward, self)
+            return before(*args, **kwargs)
+    hidden = _hidden_states(prepared, packed_batch)
+    logps = _score(prepared.head, hidden, packed_batch, tuple(scores))
+    if no_grad_scores:
+        with torch.no_grad():
+            logps |= _score(prepared.head, hidden.detach(), packed_batch, tuple(no_grad_scores))
+    return logps
+
+
+def _hidden_states(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tokens hidden"]:
+    """The decoder's last hidden states of all rows, row after row."""
+    # Not undone afterwards: gradient checkpointing runs the layers again in the backward.
+    prepared.switch.use(tree=batch.layout is not None)
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
+    if batch.layout is not None:
+        inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: batch.layout}
+    else:
+        inputs["attention_mask"] = batch.attention_mask
+    hidden = prepared.causal_lm.base_model(**inputs)[0]
+    return hidden.flatten(0, 1)
+
+
+def _score(head: Head, hidden: Tensor, batch: PackedBatch, scores: tuple[Score, ...]) -> dict[str, Tensor]:
+    """Each score's summed log-probabilities; all scores' tokens go through the head together."""
+    if not scores:
+        return {}
+    scored = [batch.scored[score] for score in scores]
+    rows = hidden.index_select(0, torch.cat([tokens.positions for tokens in scored]))
+    logps = head.token_logps(rows, torch.cat([tokens.targets for tokens in scored]))
+    by_pair = _sum_by_pair(logps, torch.cat([tokens.lengths for tokens in scored]))
+    return dict(zip(scores, by_pair.split(batch.pairs), strict=True))
+
+
+def _sum_by_pair(logps: Float[Tensor, " tokens"], lengths: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
+    """Sums of runs of the given lengths, added up in float64: a long response's float32 sum would lose 1e-4 nats."""
+    # unsafe: checking that the lengths add up would wait for the device.
+    sums = torch.segment_reduce(logps.double(), "sum", lengths=lengths, unsafe=True)
+    return sums.to(logps.dtype)

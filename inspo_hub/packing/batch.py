@@ -1,0 +1,67 @@
+"""A packed batch: what a model reads, and which positions predict which tokens of each score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from inspo_hub.attention.layout import TreeLayout
+from inspo_hub.views import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTokens:
+    """One score's tokens, pair by pair: which position predicts them, what they are, how many each pair has."""
+
+    positions: Int[Tensor, " tokens"]
+    """Index into the flattened rows of the position whose hidden state predicts the token."""
+    targets: Int[Tensor, " tokens"]
+    lengths: Int[Tensor, " pairs"]
+
+    def to(self, device: torch.device | str) -> ScoredTokens:
+        moved = (x.to(device, non_blocking=True) for x in (self.positions, self.targets, self.lengths))
+        return ScoredTokens(**dict(zip(("positions", "targets", "lengths"), moved, strict=True)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedBatch:
+    """Pairs as a model reads them: one row without padding (tree), or a right-padded row per path (flat)."""
+
+    input_ids: Int[Tensor, "rows columns"]
+    position_ids: Int[Tensor, "rows columns"]
+    """Positions along each path."""
+    attention_mask: Int[Tensor, "rows columns"] | None
+    """Flat only: 1 for tokens, 0 for padding."""
+    layout: TreeLayout | None
+    """Tree only: who sees whom."""
+    scored: Mapping[Score, ScoredTokens]
+    chosen_lengths: Int[Tensor, " pairs"]
+    rejected_lengths: Int[Tensor, " pairs"]
+    row_ids: tuple[str, ...]
+    tokens: int
+    """Tokens laid out, padding not counted."""
+    longest_path: int
+    """Positions of the longest path: what a model's context window must hold."""
+
+    @property
+    def scores(self) -> tuple[Score, ...]:
+        return tuple(self.scored)
+
+    @property
+    def pairs(self) -> int:
+        return len(self.row_ids)
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The batch on a device; what only the host reads stays there."""
+        names = ("input_ids", "position_ids", "chosen_lengths", "rejected_lengths")
+        return replace(
+            self,
+            **{name: getattr(self, name).to(device, non_blocking=True) for name in names},
+            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
+            layout=None if self.layout is None else self.layout.to(device),
+            scored={score: tokens.to(device) for score, tokens in self.scored.items()},
+        )
