@@ -85,8 +85,9 @@ def _tokens(recipe: Recipe) -> dict[str, str | None]:
 
 def cautions(recipe: Recipe) -> Iterator[str]:
     """What is allowed, and yet should be said once."""
-    if recipe.conditioning.caution:
-        yield recipe.conditioning.caution
+    for part in (recipe.objective, recipe.conditioning):
+        if part.caution:
+            yield part.caution
 
 
 def _reference(recipe: Recipe) -> Iterator[Conflict]:

@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 
 from inspo_hub.recipe.problems import Problem
@@ -17,13 +16,15 @@ _REPOSITORY = (
     "model.id",
     "model.tokenizer",
     "reference.id",
+    "data.train.*.id",
+    "data.heldout.*.id",
+    "evaluate.prompts.id",
 )
-_DATA = ("data.train.*.id", "data.heldout.*.id", "evaluate.prompts.id")
 _FILE = ("model.chat_template",)
 _FUNCTION = ("evaluate.judge.python",)
 _KINDS = {
     re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind
-    for kind, patterns in {"repository": _REPOSITORY, "data": _DATA, "file": _FILE, "function": _FUNCTION}.items()
+    for kind, patterns in {"repository": _REPOSITORY, "file": _FILE, "function": _FUNCTION}.items()
     for pattern in patterns
 }
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -46,7 +47,7 @@ def map_paths(node: Node, change: Callable[[str, str, Node], str], path: str = "
 
 
 def _kind(path: str) -> str | None:
-    """What a key's text may be: `repository` or `data` (Hub id or path), `file`, `function` of one; None: no path."""
+    """What a key's text may be: a `repository` (Hub id or path), `file`, `function` of one; None: no path."""
     return next((kind for pattern, kind in _KINDS.items() if pattern.fullmatch(path)), None)
 
 
@@ -71,10 +72,10 @@ class PathResolver:
             return os.path.normpath(path)
         kind = _kind(key)
         here = None if self.folder is None else Path(os.path.normpath(self.folder / path))
-        if here is not None and text and (here.exists() or (kind == "data" and glob(str(here), recursive=True))):
+        if here is not None and text and here.exists():
             self.relative.add(str(here))
             return str(here)
-        may_be_hub_id = kind in ("repository", "data")
+        may_be_hub_id = kind == "repository"
         if may_be_hub_id and _HUB_ID.fullmatch(text) and not _DATA_FILE.fullmatch(text):
             return text
         expected = "an existing path, or a Hub id owner/name" if may_be_hub_id else "an existing path"

@@ -31,18 +31,18 @@ data:
 train: {lr: 5e-7}
 ```
 
-`inspo-hub validate recipe.yaml` checks it on any machine, offline, in well under a second. Every problem is told at once
-with its file, line and dotted key; an unknown key is an error and comes with the key that was probably meant.
+`inspo-hub validate recipe.yaml` checks it on any machine, offline, in well under a second. Every problem is told at
+once with its file, line and dotted key; an unknown key is an error and comes with the key that was probably meant.
 
-- **Values** are read by the rules of YAML 1.2: `5e-7` and `1e5` are numbers, `no`, `on` and `2026-01-01` are texts. They
-  are never converted: `true` is no number, `12.7` no integer. A key that is written twice is an error.
-- **Overrides**: `--set train.lr=1e-6`, `--set data.train.0.limit=100`, `--set 'objective={name: ipo, beta: 0.2}'`. The value
-  is a YAML scalar, `[list]` or `{mapping}` and is checked like the file. Paths start from the working directory.
+- **Values** are read by the rules of YAML 1.2: `5e-7` and `1e5` are numbers, `no`, `on` and `2026-01-01` are texts.
+  They are never converted: `true` is no number, `12.7` no integer. A key that is written twice is an error.
+- **Overrides**: `--set train.lr=1e-6`, `--set data.train.0.limit=100`, `--set 'objective={name: ipo, beta: 0.2}'`. The
+  value is a YAML scalar, `[list]` or `{mapping}` and is checked like the file. Paths start from the working directory.
 - **`extends: base.yaml`**: %(extends)s Mappings are merged key by key, lists and single values replaced.
 - **Local paths** start from the folder of the file that holds them, and must exist; an absolute path may belong to
   another machine and is not looked up.
-- **`objective` and `conditioning`** may be written as a name (`objective: dpo`). Naming another one replaces the section;
-  the settings of the former do not carry over.
+- **`objective` and `conditioning`** may be written as a name (`objective: dpo`). Naming another one replaces the
+  section; the settings of the former do not carry over.
 - **`variants`** turn one recipe into twins. Each is the recipe with its keys merged over it; `%(frozen)s`
   are the whole recipe's and no variant can change them, so that twins see the same pairs in the same order.
 - **The hash** of a recipe covers every resolved key but `root`; it is the same however the recipe is launched or split

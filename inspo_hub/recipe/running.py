@@ -93,7 +93,7 @@ class EvaluateSection(Section):
     """Answers of the trained policy and the base to the same prompts, judged pairwise at the end of the run."""
 
     prompts: PromptSource = Field(description="The prompts that are answered.")
-    judge: JudgeSection = Field(description="Who decides between two answers.")
+    judge: JudgeSection = Field(description="What scores an answer; of two, the one that scores higher wins.")
     max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most.")
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 takes the most probable token.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: probability mass kept, in (0, 1].")

@@ -46,8 +46,8 @@ class DataSource(Section):
 
     id: str = Field(
         min_length=1,
-        description="Hub id `owner/name`, or a local folder, a jsonl, json, csv, parquet or arrow file, or a glob of "
-        "such files, relative to the file that names it.",
+        description="Hub id `owner/name`, or a local folder or jsonl, json, csv, parquet or arrow file, "
+        "relative to the file that names it.",
     )
     config: str | None = Field(None, description="Configuration (subset) of the data set; null: its default.")
     revision: str | None = Field(None, description="Branch, tag or commit; null: `main`, pinned at start.")

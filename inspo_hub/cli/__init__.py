@@ -1,0 +1,7 @@
+"""The command line, `inspo-hub`: one function per command; what a command needs it imports when it runs."""
+
+from __future__ import annotations
+
+from inspo_hub.cli.app import app, main
+
+__all__ = ["app", "main"]
