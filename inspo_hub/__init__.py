@@ -14,7 +14,7 @@ _PUBLIC = {
     "PreferencePair": "inspo_hub.pairs",
     "load_recipe": "inspo_hub.recipe",
     "pack_pairs": "inspo_hub.packing",
-    "run": "inspo_hub.run",
+    "run": "inspo_hub.workflow",
     "tree_logps": "inspo_hub.logprobs",
 }
 __all__ = ["CONDITIONINGS", "OBJECTIVES", "PreferencePair", "load_recipe", "pack_pairs", "run", "tree_logps"]

@@ -79,4 +79,4 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """Rows of the input embedding: token ids must be below it."""
-    return model.get_input_embeddings().num_embeddings
+    return int(model.get_input_embeddings().weight.shape[0])

@@ -1,9 +1,9 @@
 """Which model is the reference, and its log-probabilities: computed once, cached by content, checked at load.
 
-The cache is one SQLite file per reference identity (weights, compute dtype, packing layout, device kind); a row's key is
-the hash of the token ids it was scored on. So a changed learning rate, β, epoch count or output folder hits, a changed
-truncation, template or weight misses, and twins and sweeps share every row. SQLite gives atomic writes and lets two runs
-fill the same file.
+The cache is one SQLite file per reference identity (weights, compute dtype, packing layout, device kind); a row's key
+is the hash of the token ids it was scored on. So a changed learning rate, β, epoch count or output folder hits, a
+changed truncation, template or weight misses, and twins and sweeps share every row. SQLite gives atomic writes and lets
+two runs fill the same file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -54,15 +53,6 @@ class ReferenceIdentity:
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def cache_folder() -> Path:
-    """`$INSPO_HUB_CACHE`, or inspo_hub under the user's cache folder."""
-    configured = os.environ.get("INSPO_HUB_CACHE")
-    base = (
-        Path(configured) if configured else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "inspo_hub"
-    )
-    return base / "reference"
-
-
 def row_key(context: Sequence[int], response: Sequence[int]) -> bytes:
     """Content key of log π_ref(response | context): SHA-256 over both lists of token ids, lengths included."""
     digest = hashlib.sha256()
@@ -76,8 +66,8 @@ def row_key(context: Sequence[int], response: Sequence[int]) -> bytes:
 class ReferenceCache:
     """Log-probabilities by content key, in one SQLite file; safe for several processes and for a kill at any moment."""
 
-    def __init__(self, identity: ReferenceIdentity, folder: Path | None = None) -> None:
-        self.path = (folder or cache_folder()) / f"{identity.key()[:40]}.sqlite"
+    def __init__(self, identity: ReferenceIdentity, folder: Path) -> None:
+        self.path = folder / f"{identity.key()[:40]}.sqlite"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as connection, connection:
             connection.execute(

@@ -47,15 +47,15 @@ def coupled_coefficients(
             }
     rows = _gather(rows)
     order = sorted(rows)
-    policy = {
+    leaves = {
         score: torch.tensor([rows[row]["policy"][score] for row in order], requires_grad=True) for score in parts.scores
     }
-    losses = parts.losses(TreeLogps(**policy), _reference(rows, order), _lengths(rows, order), share.progress)
-    gradients = torch.autograd.grad(losses.sum(), list(policy.values()), allow_unused=True)
+    losses = parts.losses(TreeLogps(**leaves), _reference(rows, order), _lengths(rows, order), share.progress)
+    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     return {
         row: {
             score: 0.0 if gradient is None else float(gradient[position])
-            for score, gradient in zip(policy, gradients, strict=True)
+            for score, gradient in zip(leaves, gradients, strict=True)
         }
         for position, row in enumerate(order)
     }

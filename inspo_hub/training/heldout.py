@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inspo_hub.conditioning import ReferenceContext
 from inspo_hub.logprobs import tree_logps
-from inspo_hub.metrics import PairMetrics
-from inspo_hub.packing import PackedBatch
+from inspo_hub.metrics import HasLengths, PairMetrics
+from inspo_hub.objectives import Objective
 from inspo_hub.training.steps import StepDataset, to_device
 from inspo_hub.views import SCORES, TreeLogps
 
-Losses = Callable[[TreeLogps, TreeLogps | None, PackedBatch, float], Tensor]
+Losses = Callable[[TreeLogps, TreeLogps | None, HasLengths, float], Tensor]
 
 
 class Heldout:
@@ -27,16 +28,18 @@ class Heldout:
         losses: loss per pair; None for objectives that couple pairs, whose value depends on the batch.
     """
 
-    def __init__(self, step: StepDataset, *, losses: Losses | None, beta: float, reference_context: str) -> None:
+    def __init__(
+        self, step: StepDataset, *, losses: Losses | None, objective: Objective, reference_context: ReferenceContext
+    ) -> None:
         assert len(step) == 1, "held-out pairs are one step"
-        self.step, self.losses, self.beta, self.reference_context = step, losses, beta, reference_context
+        self.step, self.losses, self.objective, self.reference_context = step, losses, objective, reference_context
 
     def __len__(self) -> int:
         return len(self.step.steps[0])
 
     def evaluate(self, model: nn.Module, accelerator: Any) -> dict[str, float]:
         """Metrics of `model` on the held-out pairs, reduced over processes."""
-        share, metrics = self.step[0], PairMetrics(accelerator.device, beta=self.beta)
+        share, metrics = self.step[0], PairMetrics(accelerator.device, rewards=self.objective.rewards)
         was_training = model.training
         model.eval()
         with torch.no_grad(), accelerator.autocast():
@@ -48,6 +51,13 @@ class Heldout:
                 reference = to_device(micro_batch.reference, accelerator.device)
                 # The end of training is where an annealed weight stops moving: losses stay comparable over steps.
                 losses = self.losses(policy, reference, batch, 1.0) if self.losses is not None else None
-                metrics.update(policy, reference, batch, losses=losses, reference_context=self.reference_context)
+                metrics.update(
+                    policy,
+                    reference,
+                    batch,
+                    losses=losses,
+                    reference_context=self.reference_context,
+                    truncated=micro_batch.truncated.to(accelerator.device),
+                )
         model.train(was_training)
         return metrics.reduce(accelerator)

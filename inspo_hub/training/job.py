@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from inspo_hub.reference import Contexts
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from transformers import PreTrainedTokenizerBase
 
-    from inspo_hub.pairs import PreferencePair
+    from inspo_hub.hub import Pinned
+    from inspo_hub.pairs import DataReport, PairSet
     from inspo_hub.recipe import Recipe
 
 # Recipe keys that change neither the weights nor the logged metrics: a run may go on with other values.
@@ -30,14 +31,6 @@ FREE_KEYS = (
     "train.activation_checkpointing",
     "train.compile",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairSet:
-    """Prepared pairs and their lengths `(rows, 3)`: prompt, chosen, rejected, in tokens."""
-
-    pairs: Sequence[PreferencePair]
-    lengths: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +52,11 @@ class VariantJob:
     heldout: PairSet | None
     separator: tuple[int, ...]
     data_fingerprint: str
+    data_report: DataReport
+    pinned: Mapping[str, Pinned]
+    """What the recipe names, pinned, by recipe key."""
+    cache: Path
+    """Folder of the reference cache, shared by all runs of this user."""
     resume: str = "auto"
 
     @property

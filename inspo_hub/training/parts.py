@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from inspo_hub.conditioning import Conditioning
+from inspo_hub.conditioning import Conditioning, ReferenceContext
+from inspo_hub.metrics import HasLengths
 from inspo_hub.objectives import Objective
-from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.views import Score, TreeLogps
-
-
-class HasLengths(Protocol):
-    """A packed batch, or whatever else knows the response lengths of its pairs, `(pairs,)` integers."""
-
-    chosen_lengths: Tensor
-    rejected_lengths: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +23,10 @@ class TrainerParts:
 
     objective: Objective
     conditioning: Conditioning
-    reference_context: str
+    reference_context: ReferenceContext
     steps: StepDataset
-    heldout: Heldout | None
-    row_ids: Sequence[str]
+    row_id: Callable[[int], str]
+    """Names a data set row, for errors."""
     metrics_log: JsonLines
     timings_log: JsonLines
     keep_checkpoints: int

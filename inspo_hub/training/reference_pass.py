@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from torch import nn
 
+from inspo_hub.packing import Layout
+from inspo_hub.pairs import PairSet
 from inspo_hub.reference import ReferenceCache, ReferenceIdentity, ReferenceScores
-from inspo_hub.training.job import PairSet, VariantJob
+from inspo_hub.training.job import VariantJob
 from inspo_hub.training.scoring import RowScorer
 from inspo_hub.views import SCORES, Score
 
@@ -26,7 +27,7 @@ def reference_values(
     job: VariantJob,
     model: nn.Module,
     *,
-    layout: str,
+    layout: Layout,
     make_scorer: MakeScorer,
 ) -> tuple[dict[Score, np.ndarray], dict[Score, np.ndarray]]:
     """Reference log-probabilities of the training and the held-out pairs, float64 `(rows,)` per score.
@@ -56,13 +57,13 @@ def reference_values(
 def _fill(
     job: VariantJob,
     model: nn.Module,
-    pair_set: PairSet,
+    pairs: PairSet,
     scores: tuple[Score, ...],
     *,
-    layout: str,
+    layout: Layout,
     make_scorer: MakeScorer,
 ) -> dict[Score, np.ndarray]:
-    state, scorer = PartialState(), make_scorer(model, pair_set)
+    state, scorer = PartialState(), make_scorer(model, pairs)
     dtype = str(scorer.compute_dtype).removeprefix("torch.")
     identity = ReferenceIdentity(
         description=job.reference_name,
@@ -71,12 +72,12 @@ def _fill(
         layout=layout,
         device_kind=scorer.device.type,
     )
-    reference = ReferenceScores(pair_set.pairs, scores, contexts=job.contexts, cache=ReferenceCache(identity))
+    reference = ReferenceScores(pairs, scores, contexts=job.contexts, cache=ReferenceCache(identity, job.cache))
     # Everybody has read before anybody writes: all processes see the same rows as missing.
     state.wait_for_everyone()
     missing = _broadcast(reference.missing_rows())
     mine = missing[state.process_index :: state.num_processes]
-    log.info("reference: %d of %d rows cached, %d to score", len(pair_set.pairs) - len(missing), len(pair_set.pairs), len(missing))
+    log.info("reference: %d rows, %d of them cached", len(pairs), len(pairs) - len(missing))
     reference.fill(mine, scorer)
     for rows, values in _all_gather((mine, {score: reference.values[score][mine] for score in scores})):
         reference.merge(rows, values)
@@ -96,8 +97,3 @@ def _all_gather(value: Any) -> list[Any]:
 def _broadcast(value: Any) -> Any:
     """The first process's value, on every process."""
     return _all_gather(value)[0]
-
-
-def score_with_autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """bfloat16 autocast where that is the compute dtype; the same arithmetic as in training."""
-    return torch.autocast(device.type, dtype, enabled=dtype == torch.bfloat16)

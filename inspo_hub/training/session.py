@@ -17,16 +17,17 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PrinterCallback
 
-from inspo_hub.cost import pair_tokens
+from inspo_hub.cost import pair_work
 from inspo_hub.dealing import step_indices
 from inspo_hub.errors import RecipeError, TrainingError
 from inspo_hub.logprobs import check_packing, prepare_model
-from inspo_hub.models import compute_dtype, load_model
-from inspo_hub.packing import PackedBatch, pack_pairs
+from inspo_hub.models import compute_dtype, embedding_rows, load_model
+from inspo_hub.packing import Layout, PackedBatch, pack_pairs
+from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
 from inspo_hub.training.heldout import Heldout
-from inspo_hub.training.job import PairSet, VariantJob, changed_keys
+from inspo_hub.training.job import VariantJob, changed_keys
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
@@ -63,9 +64,8 @@ def train_variant(job: VariantJob) -> dict[str, Any]:
         return finished
     state = PartialState()
     model = load_model(job.model_path, trust_remote_code=job.recipe.model.trust_remote_code).to(state.device)
-    layout = _layout(job, model)
-    session = _Session(job, model, layout)
-    return session.train()
+    check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(model))
+    return _Session(job, model, _layout(job, model)).train()
 
 
 def _finished(job: VariantJob) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def _same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> No
         )
 
 
-def _layout(job: VariantJob, model: PreTrainedModel) -> str:
+def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
     """The recipe's packing layout; `auto` is decided by the start-up check on a few short pairs of the data."""
     wanted = job.recipe.model.attention
     if wanted == "flat":
@@ -101,7 +101,7 @@ def _layout(job: VariantJob, model: PreTrainedModel) -> str:
     shortest = np.argsort(job.train.lengths.sum(axis=1), kind="stable")[:3]
     check = check_packing(
         model,
-        [job.train.pairs[int(row)] for row in shortest],
+        [job.train[int(row)] for row in shortest],
         separator=job.separator,
         max_alternative_tokens=job.recipe.alternative.max_tokens,
     )
@@ -118,7 +118,7 @@ def _layout(job: VariantJob, model: PreTrainedModel) -> str:
 class _Session:
     """One training: what is computed once is kept as attributes, in the order in which it becomes known."""
 
-    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: str) -> None:
+    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: Layout) -> None:
         self.job, self.model, self.layout = job, model, layout
         self.state, self.recipe = PartialState(), job.recipe
         self.dtype = compute_dtype(self.recipe.model.compute_dtype, self.state.device)
@@ -130,13 +130,12 @@ class _Session:
         train_reference, heldout_reference = reference_values(
             self.job, self._reference_model(), layout=self.layout, make_scorer=self._scorer
         )
-        steps = step_indices(
-            len(self.job.train.pairs),
-            self.recipe.train.pairs_per_step,
-            epochs=self.recipe.train.epochs,
-            seed=self.recipe.seed,
-            max_steps=self.recipe.train.max_steps,
+        train = self.recipe.train
+        steps: Sequence[np.ndarray] = step_indices(
+            len(self.job.train), train.pairs_per_step, epochs=train.epochs, seed=self.recipe.seed
         )
+        if train.max_steps is not None:
+            steps = steps[: train.max_steps]
         dataset = self._steps(self.job.train, steps, train_reference, self._train_scores())
         trainer = self._trainer(dataset, heldout_reference)
         checkpoint = self._resume_point(trainer)
@@ -153,44 +152,47 @@ class _Session:
 
     # --- packing --------------------------------------------------------------------------------------------------
 
-    def _pack(self, pair_set: PairSet, rows: Sequence[int], scores: Sequence[Score]) -> PackedBatch:
+    def _pack(self, pairs: PairSet, rows: Sequence[int], scores: Sequence[Score]) -> PackedBatch:
         return pack_pairs(
-            [pair_set.pairs[row] for row in rows],
+            [pairs[row] for row in rows],
             conditioning=tuple(scores),
             separator=self.job.separator,
             max_alternative_tokens=self.recipe.alternative.max_tokens,
             layout=self.layout,
         )
 
-    def _tokens(self, pair_set: PairSet, scores: Sequence[Score]) -> np.ndarray:
-        return pair_tokens(
-            pair_set.lengths,
+    def _tokens(self, pairs: PairSet, scores: Sequence[Score]) -> np.ndarray:
+        cap = self.recipe.alternative.max_tokens
+        limits = pairs.max_alternative if cap is None else np.minimum(pairs.max_alternative, cap)
+        return pair_work(
+            pairs.lengths,
             scores=tuple(scores),
             separator=len(self.job.separator),
-            max_alternative_tokens=self.recipe.alternative.max_tokens,
+            max_alternative_tokens=limits,
             layout=self.layout,
-        )
+        ).tokens
 
-    def _scorer(self, model: nn.Module, pair_set: PairSet) -> RowScorer:
+    def _scorer(self, model: nn.Module, pairs: PairSet) -> RowScorer:
         return RowScorer(
             model=model,
-            pack=lambda rows, scores: self._pack(pair_set, rows, scores),
-            tokens=self._tokens(pair_set, SCORES),
+            pack=lambda rows, scores: self._pack(pairs, rows, scores),
+            tokens=self._tokens(pairs, SCORES),
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
             device=self.state.device,
             compute_dtype=self.dtype,
         )
 
     def _steps(
-        self, pair_set: PairSet, steps: Sequence[np.ndarray], reference: dict[Score, np.ndarray], scores: tuple[Score, ...]
+        self, pairs: PairSet, steps: Sequence[np.ndarray], reference: dict[Score, np.ndarray], scores: tuple[Score, ...]
     ) -> StepDataset:
-        tokens = self._tokens(pair_set, scores)
+        tokens = self._tokens(pairs, scores)
         return StepDataset(
             steps=steps,
-            pack=lambda rows: self._pack(pair_set, rows, scores),
+            pack=lambda rows: self._pack(pairs, rows, scores),
             tokens=tokens,
             costs=tokens.astype(np.float64),
             reference=reference,
+            truncated=np.asarray(pairs.taken.any(axis=1)),
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
             processes=self.state.num_processes,
             process=self.state.process_index,
@@ -221,14 +223,14 @@ class _Session:
             conditioning=self.recipe.conditioning,
             reference_context=self.recipe.reference.context,
             steps=dataset,
-            row_ids=_RowIds(self.job.train.pairs),
+            row_id=self.job.train.row_id,
             metrics_log=self.metrics_log,
             timings_log=self.timings_log,
             keep_checkpoints=self.recipe.train.keep_checkpoints,
             training_key=self.job.training_key(),
         )
         if self.job.heldout is not None:
-            every_row = [np.arange(len(self.job.heldout.pairs))]
+            every_row = [np.arange(len(self.job.heldout))]
             heldout = Heldout(
                 self._steps(self.job.heldout, every_row, heldout_reference, SCORES),
                 losses=parts.losses if parts.objective.separable else None,
@@ -310,8 +312,8 @@ class _Session:
     def _summary(self, trainer: PreferenceTrainer, dataset: StepDataset) -> dict[str, Any]:
         records = self.metrics_log.read()
         timings = self.timings_log.read()
-        last = {split: next((r for r in reversed(records) if r["split"] == split), {}) for split in ("train", "heldout")}
-        first_heldout = next((r for r in records if r["split"] == "heldout"), {})
+        train = [record for record in records if record["split"] == "train"] or [{}]
+        heldout = [record for record in records if record["split"] == "heldout"] or [{}]
         rows = np.concatenate(list(dataset.steps))
         return {
             "variant": self.job.name,
@@ -325,24 +327,11 @@ class _Session:
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "layout": self.layout,
             "reference": {"name": self.job.reference_name, "weights": self.job.reference_weights},
-            "train": last["train"],
-            "heldout_before": first_heldout,
-            "heldout": last["heldout"],
+            "train": train[-1],
+            "heldout_before": heldout[0],
+            "heldout": heldout[-1],
             "training": self.job.training_key(),
         }
-
-
-class _RowIds(Sequence[str]):
-    """Row ids of the pairs, looked up when an error needs them."""
-
-    def __init__(self, pairs: Sequence[Any]) -> None:
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._pairs[row].row_id
 
 
 def _clear(job: VariantJob) -> None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from inspo_hub.dealing import deal_step, pack_micro_batches
+from inspo_hub.dealing import deal_step, pack_micro_batches, worst_case_pairs
 from inspo_hub.packing import PackedBatch
 from inspo_hub.views import Score, TreeLogps
 
@@ -25,6 +26,8 @@ class MicroBatch:
     """Data set rows of the batch's pairs, in the batch's order."""
     reference: TreeLogps | None
     """Reference log-probabilities `(pairs,)`, float32; None for objectives without a reference."""
+    truncated: Tensor
+    """Pairs from which the overlong policy removed tokens, bool `(pairs,)`."""
     filler: bool = False
     """A filler joins the collectives of the other processes' micro-batches and adds nothing."""
 
@@ -51,6 +54,7 @@ class StepDataset(Dataset):
         tokens: tokens each row takes in a micro-batch, `(rows,)`.
         costs: estimated work per row, any unit, `(rows,)`; used to deal rows to processes.
         reference: float64 `(rows,)` per score.
+        truncated: rows from which the overlong policy removed tokens, bool `(rows,)`.
     """
 
     steps: Sequence[np.ndarray]
@@ -58,6 +62,7 @@ class StepDataset(Dataset):
     tokens: np.ndarray
     costs: np.ndarray
     reference: dict[Score, np.ndarray]
+    truncated: np.ndarray
     tokens_per_microbatch: int
     processes: int
     process: int
@@ -69,15 +74,12 @@ class StepDataset(Dataset):
         """Data set rows as [process][micro-batch][pair]; the number of micro-batches may still differ."""
         rows = self.steps[step]
         dealt = deal_step(self.costs[rows], self.processes)
-        return [
-            [
-                [int(row) for row in mine[list(members)]]
-                for members in pack_micro_batches(self.tokens[mine], self.tokens_per_microbatch)
-            ]
-            if len(mine := rows[np.asarray(part, dtype=np.int64)])
-            else []
-            for part in dealt
-        ]
+        shares = []
+        for part in dealt:
+            mine = rows[np.asarray(part, dtype=np.int64)]
+            packed = pack_micro_batches(self.tokens[mine], self.tokens_per_microbatch)
+            shares.append([[int(row) for row in mine[list(members)]] for members in packed])
+        return shares
 
     def __getitem__(self, step: int) -> StepShare:
         shares = self.shares(step)
@@ -94,30 +96,28 @@ class StepDataset(Dataset):
         )
 
     def largest_micro_batch(self) -> MicroBatch:
-        """The micro-batch with the most tokens of the whole run: if this one fits, all do."""
-        budget = self.tokens_per_microbatch
-        best, most = [int(self.tokens.argmax())], int(self.tokens.max())
-        for step in range(len(self.steps)):
-            for rows in (rows for share in self.shares(step) for rows in share):
-                if most < (total := int(self.tokens[rows].sum())):
-                    best, most = rows, total
-            if most >= budget:
-                break
-        return self._micro_batch(best)
+        """A micro-batch as large as nearly any of the run: if this one fits into memory, all do."""
+        rows = np.unique(np.concatenate(list(self.steps)))
+        worst = worst_case_pairs(self.tokens[rows], self.tokens_per_microbatch)
+        return self._micro_batch([int(row) for row in rows[worst]])
 
     def _micro_batch(self, rows: list[int], *, filler: bool = False) -> MicroBatch:
         reference = None
         if self.reference:
-            reference = TreeLogps(
-                **{score: torch.tensor(values[rows], dtype=torch.float32) for score, values in self.reference.items()}
-            )
-        return MicroBatch(batch=self.pack(rows), rows=tuple(rows), reference=reference, filler=filler)
+            values = {score: torch.from_numpy(values[rows]).float() for score, values in self.reference.items()}
+            reference = TreeLogps(**values)
+        return MicroBatch(
+            batch=self.pack(rows),
+            rows=tuple(rows),
+            reference=reference,
+            truncated=torch.from_numpy(self.truncated[rows]),
+            filler=filler,
+        )
 
 
 def to_device(logps: TreeLogps | None, device: torch.device) -> TreeLogps | None:
     """The same log-probabilities on another device; None stays None."""
     if logps is None:
         return None
-    return TreeLogps(
-        **{name: value.to(device, non_blocking=True) for name, value in vars(logps).items() if value is not None}
-    )
+    moved = {name: value.to(device, non_blocking=True) for name, value in vars(logps).items() if value is not None}
+    return TreeLogps(**moved)

@@ -20,6 +20,8 @@ from inspo_hub.metrics import PairMetrics
 from inspo_hub.packing import PackedBatch
 from inspo_hub.training.checkpoints import rotate, seal, write_json_atomically
 from inspo_hub.training.coupled import coupled_coefficients
+from inspo_hub.training.heldout import Heldout
+from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.steps import MicroBatch, StepShare, to_device
 from inspo_hub.views import Score
 
@@ -31,10 +33,10 @@ METRICS_STATE = "metrics_state.json"
 class PreferenceTrainer(Trainer):
     """Trains on whole optimizer steps: the same recipe gives the same losses at any token budget and process count."""
 
-    def __init__(self, parts: TrainerParts, **kwargs: Any) -> None:
-        super().__init__(train_dataset=parts.steps, eval_dataset=parts.heldout, **kwargs)
-        self.parts = parts
-        self.train_metrics = PairMetrics(self.args.device, beta=getattr(parts.objective, "beta", 1.0))
+    def __init__(self, parts: TrainerParts, *, heldout: Heldout | None, **kwargs: Any) -> None:
+        super().__init__(train_dataset=parts.steps, eval_dataset=heldout, **kwargs)
+        self.parts, self.heldout = parts, heldout
+        self.train_metrics = PairMetrics(self.args.device, rewards=parts.objective.rewards)
         self._watched: list[tuple[tuple[int, ...], Tensor]] = []
         self._interval_started = time.perf_counter()
         self._interval_tokens = 0
@@ -49,13 +51,22 @@ class PreferenceTrainer(Trainer):
             num_workers=self.args.dataloader_num_workers,
         )
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], None]:
+        """The next step; how its loss is scaled is known to the step itself, so nothing is counted here."""
+        return [share for share, _ in zip(epoch_iterator, range(num_batches), strict=False)], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """0: the Trainer's estimate reads padded `input_ids`; the cost model knows better."""
+        return 0
+
     # --- one optimizer step ---------------------------------------------------------------------------------------
 
-    def training_step(self, model: nn.Module, inputs: StepShare, num_items_in_batch: Any = None) -> Tensor:
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """Forward and backward of every micro-batch; returns the step's mean loss, scaled so that a mean over
         processes is the mean over the step's pairs."""
         model.train()
-        share, world = inputs, self.accelerator.num_processes
+        share: StepShare = inputs
+        world = self.accelerator.num_processes
         coefficients = (
             None if self.parts.objective.separable else coupled_coefficients(self.parts, model, share, self.args.device)
         )
@@ -88,7 +99,12 @@ class PreferenceTrainer(Trainer):
         losses = self.parts.losses(policy, reference, batch, share.progress)
         self._watched.append((micro_batch.rows, losses.detach()))
         self.train_metrics.update(
-            policy, reference, batch, losses=losses, reference_context=self.parts.reference_context
+            policy,
+            reference,
+            batch,
+            losses=losses.detach(),
+            reference_context=self.parts.reference_context,
+            truncated=micro_batch.truncated.to(self.args.device),
         )
         self._interval_tokens += batch.tokens
         if coefficients is None:
@@ -119,7 +135,7 @@ class PreferenceTrainer(Trainer):
         self._watched = []
         bad = (~torch.isfinite(losses)).nonzero().flatten().tolist()
         if bad:
-            ids = ", ".join(self.parts.row_ids[rows[index]] for index in bad[:8])
+            ids = ", ".join(self.parts.row_id(rows[index]) for index in bad[:8])
             raise TrainingError(
                 f"the loss is not finite for {len(bad)} of {len(rows)} pairs at step {self.state.global_step + 1}",
                 where=f"rows {ids}",
@@ -165,8 +181,8 @@ class PreferenceTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Held-out metrics of the current policy, with all four scores whatever is trained; see `Heldout`."""
-        assert self.parts.heldout is not None
-        metrics = self.parts.heldout.evaluate(self.model_wrapped, self.accelerator)
+        assert self.heldout is not None
+        metrics = self.heldout.evaluate(self.model_wrapped, self.accelerator)
         self._record({"step": self.state.global_step, "split": "heldout", **metrics})
         prefixed = {f"eval_{name}": value for name, value in metrics.items()}
         super().log(dict(prefixed))
@@ -180,14 +196,18 @@ class PreferenceTrainer(Trainer):
         """The Trainer's checkpoint plus the open metrics interval, sealed when every process has written its part."""
         self._stop_if_not_finite(always=True)
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        folder = self._checkpoints() / f"checkpoint-{self.state.global_step}"
         state = self.train_metrics.state_dict(self.accelerator)
         self.accelerator.wait_for_everyone()
         if self.is_world_process_zero():
             write_json_atomically(folder / METRICS_STATE, state)
             seal(folder, self.parts.training_key)
-            rotate(Path(self.args.output_dir), self.parts.keep_checkpoints)
+            rotate(self._checkpoints(), self.parts.keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def _checkpoints(self) -> Path:
+        assert self.args.output_dir is not None
+        return Path(self.args.output_dir)
 
     def restore_metrics(self, checkpoint: Path) -> None:
         """Goes on with the metrics interval that was open when the checkpoint was written."""

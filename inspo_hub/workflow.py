@@ -1,0 +1,66 @@
+"""The whole path of one recipe: pin what it names, prepare pairs, train every variant, evaluate, write cards, tell."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspo_hub.errors import INTERRUPTED_EXIT_CODE
+from inspo_hub.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from inspo_hub.recipe import Recipe
+
+log = logging.getLogger(__name__)
+
+DEFAULT_OUTPUTS = Path("outputs")
+
+
+def run(
+    recipe_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    frozen: bool = False,
+    resume: str = "auto",
+) -> int:
+    """Runs a recipe from its file to trained variants; returns the exit code (0, or 130 where a signal stopped it).
+
+    Args:
+        overrides: dotted `key=value` settings, as `--set` takes them.
+        output: folder of the results; `outputs/<name>` by default. With variants, each has a folder of its own below.
+        frozen: refuse anything that moved since the output's lock was written.
+        resume: `auto` goes on from the newest whole checkpoint in the output, `none` starts over.
+
+    Raises:
+        InspoError: whatever is wrong, with its exit code.
+    """
+    recipe = load_recipe(recipe_path, overrides)
+    folder = Path(output) if output else DEFAULT_OUTPUTS / recipe.name
+    return run_recipe(recipe, folder, frozen=frozen, resume=resume)
+
+
+def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto") -> int:
+    """The same for a recipe that is loaded already."""
+    from accelerate import PartialState
+
+    from inspo_hub.preparation import prepare_jobs
+    from inspo_hub.training.session import Interrupted, train_variant
+
+    state = PartialState()
+    for caution in recipe.cautions:
+        log.warning("%s", caution)
+    jobs = prepare_jobs(recipe, output, resume=resume)
+    summaries: dict[str, dict[str, Any]] = {}
+    try:
+        for job in jobs:
+            summaries[job.name] = train_variant(job)
+    except Interrupted as interrupted:
+        log.warning("%s; the same command goes on from there", interrupted)
+        return INTERRUPTED_EXIT_CODE
+    if state.is_main_process:
+        report(recipe, jobs, summaries, output)
+    state.wait_for_everyone()
+    return 0
