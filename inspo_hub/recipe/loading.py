@@ -49,13 +49,13 @@ class _Files:
 
     def read(self, file: Path, asked_at: Origin, chain: tuple[Path, ...]) -> Node:
         source = str(file)
-        where = (str(asked_at), "extends") if chain else (source, "")
+        where, named = ((str(asked_at), "extends"), f"{source} ") if chain else ((source, ""), "")
         try:
             if file.stat().st_size > MAX_BYTES:
-                raise self.fail(Problem(*where, f"{source} is too large for a recipe", f"at most {MAX_BYTES:,} bytes"))
+                raise self.fail(Problem(*where, f"{named}is too large for a recipe", f"at most {MAX_BYTES:,} bytes"))
             text = file.read_text(encoding="utf-8-sig")
         except OSError as error:
-            what = f"cannot read {source}: {error.strerror}"
+            what = f"{named}cannot be read: {error.strerror}"
             raise self.fail(Problem(*where, what, "a YAML file", "check the path")) from error
         except UnicodeDecodeError as error:
             raise self.fail(Problem(source, "", f"not a text: {error.reason}", "YAML in UTF-8")) from error
