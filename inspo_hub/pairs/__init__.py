@@ -9,6 +9,7 @@ from inspo_hub.pairs.types import PairSource, PreferencePair
 
 if TYPE_CHECKING:
     from inspo_hub.pairs.prepare import PreparedData, prepare_pairs
+    from inspo_hub.pairs.preview import PreviewRow, preview_rows, render_preview
     from inspo_hub.pairs.report import DataReport
     from inspo_hub.pairs.store import PairSet
     from inspo_hub.pairs.template import DEFAULT_TURN_TEXT, check_vocabulary, separator_ids
@@ -20,7 +21,10 @@ _LAZY = {
     "PairSet": "store",
     "PreparedData": "prepare",
     "check_vocabulary": "template",
+    "PreviewRow": "preview",
     "prepare_pairs": "prepare",
+    "preview_rows": "preview",
+    "render_preview": "preview",
     "separator_ids": "template",
 }
 __all__ = [
@@ -30,8 +34,11 @@ __all__ = [
     "PairSource",
     "PreferencePair",
     "PreparedData",
+    "PreviewRow",
     "check_vocabulary",
     "prepare_pairs",
+    "preview_rows",
+    "render_preview",
     "separator_ids",
 ]
 

@@ -15,7 +15,7 @@ from inspo_hub.pairs.formats import RowProblem, read_example
 from inspo_hub.pairs.load import content_key, load_source, quiet_progress
 from inspo_hub.pairs.store import TokenTable
 from inspo_hub.pairs.template import tokenizer_name
-from inspo_hub.pairs.tokenise import PairTokeniser, Texts, prompt_hashes, text_hash
+from inspo_hub.pairs.tokenise import PairTokeniser, Texts, prompt_hashes, renders_date, text_hash
 from inspo_hub.pairs.types import PairSource
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def tokenised_table(source: PairSource, tokeniser: PairTokeniser, *, num_proc: i
 
 def _schema() -> pa.Schema:
     ids = pa.list_(pa.int32())
-    columns = {"prompt": ids, "chosen": ids, "rejected": ids, "problem": pa.string(), "row": pa.int64()}
+    columns = {"prompt": ids, "chosen": ids, "rejected": ids, "row": pa.int64()}
+    columns |= {"problem": pa.string(), "detail": pa.string()}
     hashes = {name: pa.uint64() for name in ("prompt_hash", "near_hash", "chosen_hash", "rejected_hash")}
     return pa.schema({**columns, "merged": pa.int8(), **hashes}.items())
 
@@ -62,6 +63,12 @@ def _check_format(rows: Dataset, source: PairSource, tokeniser: PairTokeniser) -
             expected="a tokenizer with a chat template",
             fix="use an instruction-tuned model or give its tokenizer a chat template (and not text_format: raw)",
         )
+    if "system" in rows.column_names and not tokeniser.chat:
+        raise DataError(
+            "a system column, and no chat template to render system messages",
+            where=f"{source.name} with {tokenizer_name(tokeniser.tokenizer)}",
+            fix="leave the column out of columns, or use a tokenizer with a chat template",
+        )
 
 
 def _is_list(rows: Dataset, name: str) -> bool:
@@ -72,7 +79,8 @@ def tokenise_rows(batch: dict[str, list[Any]], indices: Sequence[int], *, tokeni
     """One batch of rows with our column names -> columns of ids, problems and hashes. Pure: no other input."""
     size = len(indices)
     out: dict[str, list[Any]] = {name: [[] for _ in range(size)] for name in ("prompt", "chosen", "rejected")}
-    out["problem"], out["row"], out["merged"] = [None] * size, list(indices), [0] * size
+    out["problem"], out["detail"] = [None] * size, [None] * size
+    out["row"], out["merged"] = list(indices), [0] * size
     for name in ("prompt_hash", "near_hash", "chosen_hash", "rejected_hash"):
         out[name] = [0] * size
     texts: dict[int, Texts] = {}
@@ -86,10 +94,10 @@ def tokenise_rows(batch: dict[str, list[Any]], indices: Sequence[int], *, tokeni
             out["chosen_hash"][index], out["rejected_hash"][index] = text_hash(text.chosen), text_hash(text.rejected)
             texts[index] = text
         except RowProblem as problem:
-            out["problem"][index] = problem.kind
+            out["problem"][index], out["detail"][index] = problem.kind, problem.detail
     for index, tokens in zip(texts, tokeniser.tokenise(list(texts.values())), strict=True):
         if isinstance(tokens, RowProblem):
-            out["problem"][index] = tokens.kind
+            out["problem"][index], out["detail"][index] = tokens.kind, tokens.detail
         elif tokens.chosen == tokens.rejected:
             out["problem"][index] = "identical"
         else:
@@ -137,8 +145,3 @@ def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:
         rules = {"vocabulary": tokenizer.get_vocab(), "kind": type(tokenizer).__name__}
     parts = [rules, getattr(tokenizer, "chat_template", None), tokenizer.special_tokens_map]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def renders_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template writes today's date: tomorrow's run would train on other prompts."""
-    return "strftime_now" in str(getattr(tokenizer, "chat_template", None))

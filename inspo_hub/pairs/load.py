@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -172,8 +173,8 @@ def content_key(source: PairSource) -> str:
     """sha256 over the bytes of the files that the source may read, with how they are read."""
     path = Path(source.local_path or source.id).expanduser()
     how = repr((source.config, source.split, sorted(source.columns.items()), source.limit))
-    if source.revision and path.name == source.revision:  # a snapshot folder of the Hub, named by its commit
-        return _digest(source.id, source.revision, how).hexdigest()
+    if path.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", path.name):  # named by its commit
+        return _digest(source.id, path.name, how).hexdigest()
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and ".git" not in file.parts)
     else:

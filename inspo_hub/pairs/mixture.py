@@ -48,7 +48,7 @@ def share_counts(available: Sequence[int], weights: Sequence[float | None]) -> l
     """
     for weight in weights:
         if weight is not None and not weight > 0:
-            raise DataError(f"weight {weight}", where="data.sources.weight", expected="a number above 0, or none")
+            raise DataError(f"weight {weight}", where="data.train.weight", expected="a number above 0, or none")
     weighted = [(n, weight) for n, weight in zip(available, weights, strict=True) if weight is not None]
     rows_per_weight = min((n / weight for n, weight in weighted), default=0.0)
     return [

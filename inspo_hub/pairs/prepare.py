@@ -18,7 +18,7 @@ from inspo_hub.pairs.overlong import Limits, cut_rows, path_lengths
 from inspo_hub.pairs.report import DataReport, Rows, SourceReport, describe, fingerprint, leakage, rows_where
 from inspo_hub.pairs.store import PairSet, TokenTable
 from inspo_hub.pairs.template import tokenizer_name
-from inspo_hub.pairs.tokenise import PairTokeniser
+from inspo_hub.pairs.tokenise import PairTokeniser, notes_on
 from inspo_hub.pairs.types import OnInvalid, OnOverlong, PairSource, TextFormat
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ def prepare_pairs(
         text_format: whether string rows are rendered as one user message and its answer (`chat`) or joined as they
             stand (`raw`); `auto` is chat where the tokenizer has a chat template.
     """
-    limits = Limits(max_length, conditioned, len(separator), max_alternative_tokens)
     tokeniser = _tokeniser(tokenizer, text_format, chat_template_kwargs)
     limits = Limits(max_length, conditioned, len(separator), max_alternative_tokens, tokeniser.floor)
     limits.check()
     report = DataReport(seed=seed, max_length=max_length, conditioned=conditioned)
     report.end_token = str(tokenizer.convert_ids_to_tokens(tokeniser.end_id))
+    report.notes = notes_on(tokeniser)
     policy = _Policy(limits, on_overlong, on_invalid, tokenizer.bos_token_id, report)
     named = [PairSource.of(source) for source in sources]
     if not named:
-        raise DataError("no data source", where="data.sources", fix="name at least one preference data set")
+        raise DataError("no data source", where="data.train", fix="name at least one preference data set")
     train = _take(named, tokeniser, policy, num_proc)
     if isinstance(heldout, float | int):
         out = heldout_rows(train.column("prompt_hash"), float(heldout), seed)
@@ -98,7 +98,11 @@ def prepare_pairs(
     order = mixed_order(train.source_of(), train.column("row"), [source.weight for source in named], seed)
     train = train.subset(order)
     if not len(train):
-        raise DataError("no training pair is left", where="data", fix="hold out a smaller fraction")
+        raise DataError(
+            f"all {len(held)} pairs are held out, none is left to train on",
+            where="data.heldout",
+            fix="hold out a smaller fraction, or bring more data",
+        )
     _finish(policy, train, held, [*named])
     return PreparedData(train, held, report)
 
@@ -182,11 +186,14 @@ def _apply_overlong(pairs: PairSet, over: Bool[np.ndarray, " pairs"], policy: _P
 def _count_invalid(table: TokenTable, policy: _Policy) -> None:
     for index, problem in enumerate(table.problem):
         if problem is not None:
-            policy.report.invalid.setdefault(problem, Rows()).add([table.row_id(index)])
+            policy.report.invalid.setdefault(problem, Rows()).add([table.row_id(index)], table.detail[index] or "")
 
 
 def _refusal(what: str, report: DataReport, *, fix: str) -> DataError:
-    counts = [f"{kind} {rows.count} ({', '.join(rows.row_ids[:3])})" for kind, rows in report.invalid.items()]
+    counts = [
+        f"{kind} {rows.count} ({', '.join(rows.row_ids[:3])}{': ' if rows.detail else ''}{rows.detail})"
+        for kind, rows in report.invalid.items()
+    ]
     if report.overlong.count:
         counts.append(f"overlong {report.overlong.count} ({', '.join(report.overlong.row_ids[:3])})")
     total = sum(source.rows for source in report.sources)
@@ -201,8 +208,9 @@ def _finish(policy: _Policy, train: PairSet, heldout: PairSet, sources: Sequence
         used = train.source_of() if number < len(sources) else heldout.source_of()
         source.used = int((used == (number if number < len(sources) else number - len(sources))).sum())
     describe(report, train, path_lengths(train.lengths, policy.limits, train.max_alternative))
-    if len(heldout):
-        leakage(report, train, heldout)
+    leakage(report, train, heldout)
+    if report.leaked_prompts.count:
+        report.notes.append(f"{report.leaked_prompts.count} held-out rows have a training prompt: their scores flatter")
     report.max_token_id = max(train.max_id(), heldout.max_id())
     report.fingerprint, report.heldout_fingerprint = fingerprint(train), fingerprint(heldout)
     _log.info("%s", report.text())

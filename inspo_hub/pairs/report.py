@@ -22,8 +22,11 @@ class Rows:
 
     count: int = 0
     row_ids: list[str] = field(default_factory=list)
+    detail: str = ""
+    """What the first of them has, where more than its kind can be said."""
 
-    def add(self, row_ids: Iterable[str]) -> None:
+    def add(self, row_ids: Iterable[str], detail: str = "") -> None:
+        self.detail = self.detail or detail
         for row_id in row_ids:
             self.count += 1
             if len(self.row_ids) < MAX_ROW_IDS:
@@ -139,10 +142,10 @@ def percentiles(lengths: Int[np.ndarray, " pairs"]) -> dict[str, float]:
 def fingerprint(pairs: PairSet) -> str:
     """sha256 over every pair's ids and limit, in order: whatever files they came from."""
     digest = hashlib.sha256()
-    for pair in pairs:
-        for ids in (pair.prompt, pair.chosen, pair.rejected):
-            digest.update(np.asarray([len(ids), *ids], dtype="<i4").tobytes())
-        digest.update(str(pair.max_alternative_tokens).encode())
+    for index in range(len(pairs)):
+        for ids in pairs.arrays(index):
+            digest.update(len(ids).to_bytes(4, "little") + ids.astype("<i4", copy=False).tobytes())
+        digest.update(int(pairs.max_alternative[index]).to_bytes(4, "little"))
     return digest.hexdigest()
 
 

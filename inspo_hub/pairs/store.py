@@ -61,6 +61,7 @@ class TokenTable:
     chosen: TokenColumn
     rejected: TokenColumn
     problem: Sequence[str | None]
+    detail: Sequence[str | None]
     row: Int[np.ndarray, " rows"]
     prompt_hash: np.ndarray
     near_hash: np.ndarray
@@ -76,6 +77,7 @@ class TokenTable:
             chosen=TokenColumn(table.column("chosen")),
             rejected=TokenColumn(table.column("rejected")),
             problem=table.column("problem").to_pylist(),
+            detail=table.column("detail").to_pylist(),
             row=table.column("row").to_numpy(),
             prompt_hash=table.column("prompt_hash").to_numpy(),
             near_hash=table.column("near_hash").to_numpy(),
@@ -129,21 +131,30 @@ class PairSet(Sequence[PreferencePair]):
             return self.subset(np.arange(len(self))[index])
         if not -len(self) <= index < len(self):
             raise IndexError(f"pair {index} of {len(self)}")
-        index %= len(self)
-        table, row = self._tables[self._table[index]], int(self._index[index])
-        prompt, chosen, rejected = (int(n) for n in self.lengths[index])
+        index = int(index) % len(self)
+        prompt, chosen, rejected = self.arrays(index)
         limit = int(self.max_alternative[index])
         return PreferencePair(
-            prompt=_keep_newest(table.prompt[row], prompt, has_bos=bool(self._has_bos[index])).tolist(),
-            chosen=table.chosen[row][:chosen].tolist(),
-            rejected=table.rejected[row][:rejected].tolist(),
-            row_id=table.row_id(row),
+            prompt=prompt.tolist(),
+            chosen=chosen.tolist(),
+            rejected=rejected.tolist(),
+            row_id=self.row_id(index),
             max_alternative_tokens=None if limit == NO_LIMIT else limit,
             truncated_tokens=int(self.taken[index].sum()),
         )
 
     def __iter__(self) -> Iterator[PreferencePair]:
         return (self[index] for index in range(len(self)))
+
+    def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Prompt, chosen and rejected ids of one pair, int32; views of the buffers unless a prompt was cut."""
+        table, row = self._tables[self._table[index]], int(self._index[index])
+        prompt, chosen, rejected = (int(count) for count in self.lengths[index])
+        return (
+            _keep_newest(table.prompt[row], prompt, has_bos=bool(self._has_bos[index])),
+            table.chosen[row][:chosen],
+            table.rejected[row][:rejected],
+        )
 
     def row_id(self, index: int) -> str:
         """The row's name, without reading its tokens."""

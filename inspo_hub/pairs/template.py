@@ -190,7 +190,15 @@ def _between(
             fix="set alternative.format: concat",
         ) from problem
     tail = whole[whole.rindex(history[-1]["content"]) + len(history[-1]["content"]) :]
-    return tail[tail.index(shape.end_text) + len(shape.end_text) :]
+    asked = tail.find(turn_text.strip())
+    if asked < 0 or not turn_text.strip():
+        raise DataError(
+            f"the chat template leaves the user turn {turn_text!r} out",
+            where=f"alternative.turn_text, {tokenizer_name(tokenizer)}",
+            fix="set another alternative.turn_text, or alternative.format: concat",
+        )
+    end = tail.find(shape.end_text, 0, asked)  # some templates end only the last assistant turn
+    return tail[max(end, 0) + len(shape.end_text) * (end >= 0) :]
 
 
 def _message(role: str, content: str) -> Message:

@@ -66,12 +66,7 @@ class PairTokeniser:
         self._end_texts = {str(self.tokenizer.eos_token)} if self.tokenizer.eos_token is not None else set()
         if self.shape and self.shape.end_text:
             self._end_texts.add(self.shape.end_text)
-        probe = self.tokenizer("a", verbose=False)["input_ids"]
-        bare = encode(self.tokenizer, ["a"])[0]
-        self.added_prefix: list[int] = probe[: max(len(probe) - len(bare), 0)] if probe[-len(bare) :] == bare else []
-        if not self.added_prefix and probe != bare:  # a tokenizer that also adds its EOS
-            at = next((i for i in range(len(probe)) if probe[i : i + len(bare)] == bare), 0)
-            self.added_prefix = probe[:at]
+        self.added_prefix = [] if self.chat else _added_prefix(self.tokenizer)
 
     @property
     def floor(self) -> int:
@@ -92,7 +87,9 @@ class PairTokeniser:
             assert isinstance(message, dict)
             message = {**message, "content": self._without_end(message["content"])}
             whole = render(self.tokenizer, [*example.prompt, message], generation_prompt=False, template_kwargs=kwargs)
-            responses.append(response_text(whole, prompt, self.shape))
+            response = response_text(whole, prompt, self.shape)
+            self._refuse_end_inside(response.removesuffix(self.shape.end_text))
+            responses.append(response)
         return Texts(prompt, *responses)
 
     def _raw_texts(self, example: Example) -> Texts:
@@ -101,10 +98,16 @@ class PairTokeniser:
         for text in (example.chosen, example.rejected):
             assert isinstance(text, str)
             text = self._without_end(text)
-            if any(end in text for end in self._end_texts):
-                raise RowProblem("end_token_inside", "the answer holds the end token in its text")
+            self._refuse_end_inside(text)
             responses.append(text)
         return Texts(example.prompt, *responses)
+
+    def _refuse_end_inside(self, text: str) -> None:
+        for end in self._end_texts:
+            if end in text:
+                raise RowProblem(
+                    "end_token_inside", f"an answer holds {end!r} in its text, where generation would stop"
+                )
 
     def _without_end(self, text: str) -> str:
         """The answer without end tokens that the data set already wrote behind it."""
@@ -116,42 +119,43 @@ class PairTokeniser:
 
     def tokenise(self, rows: Sequence[Texts]) -> list[Tokens | RowProblem]:
         """Token ids of many rows at once; a row whose boundary cannot be kept comes back as its problem."""
-        prompts = self._prompt_ids([row.prompt for row in rows])
-        tails = [self._tail(row.prompt) for row in rows]
-        tail_ids = encode(self.tokenizer, tails)
-        joint = encode(
-            self.tokenizer,
-            [tail + text for tail, row in zip(tails, rows, strict=True) for text in (row.chosen, row.rejected)],
-        )
+        bare = encode(self.tokenizer, [row.prompt for row in rows])
+        tails, tail_ids = self._tails([row.prompt for row in rows], bare)
+        behind = [tail + text for tail, row in zip(tails, rows, strict=True) for text in (row.chosen, row.rejected)]
+        joint = encode(self.tokenizer, behind)
         results: list[Tokens | RowProblem] = []
         for index, row in enumerate(rows):
-            tokens = Tokens(prompts[index], [], [])
+            tokens = Tokens(self._with_prefix(bare[index]), [], [])
             try:
-                for offset, name in enumerate(("chosen", "rejected")):
-                    ids = joint[2 * index + offset]
-                    response = self._continuation(tails[index], tail_ids[index], getattr(row, name), ids, tokens)
-                    setattr(tokens, name, response)
+                tokens.chosen = self._continuation(tail_ids[index], row.chosen, joint[2 * index], tokens)
+                tokens.rejected = self._continuation(tail_ids[index], row.rejected, joint[2 * index + 1], tokens)
                 results.append(tokens)
             except RowProblem as problem:
                 results.append(problem)
         return results
 
-    def _prompt_ids(self, prompts: Sequence[str]) -> list[list[int]]:
-        ids = encode(self.tokenizer, prompts)
-        if self.chat or not self.added_prefix:
-            return ids
+    def _with_prefix(self, prompt: list[int]) -> list[int]:
+        """The prompt with the BOS that the tokenizer adds to raw texts, once."""
         prefix = self.added_prefix
-        return [row if row[: len(prefix)] == prefix else [*prefix, *row] for row in ids]
+        return prompt if prompt[: len(prefix)] == prefix else [*prefix, *prompt]
 
-    def _tail(self, prompt: str) -> str:
-        """The prompt from its last special token on: what stands before a special token cannot merge with what follows.
+    def _tails(self, prompts: Sequence[str], ids: Sequence[list[int]]) -> tuple[list[str], list[list[int]]]:
+        """Each prompt from its last special token on, as text and ids: nothing before it can merge with a response.
 
-        Only a speed-up of tokenising the whole prompt again with each response.
+        Only a speed-up of tokenising the whole prompt again with each response; where the prompt's ids do not end in
+        its tail's, the tail is the whole prompt.
         """
-        at = max((prompt.rfind(text) for text in self._specials), default=-1)
-        return prompt[max(at, 0) :]
+        starts = [max([0, *(prompt.rfind(text) for text in self._specials)]) for prompt in prompts]
+        tails = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
+        short = list(dict.fromkeys(tail for tail, start in zip(tails, starts, strict=True) if start))
+        known = dict(zip(short, encode(self.tokenizer, short), strict=True))
+        tail_ids = [known[tail] if start else row for tail, start, row in zip(tails, starts, ids, strict=True)]
+        for index, (end, row) in enumerate(zip(tail_ids, ids, strict=True)):
+            if row[len(row) - len(end) :] != end:
+                tails[index], tail_ids[index] = prompts[index], row
+        return tails, tail_ids
 
-    def _continuation(self, tail: str, tail_ids: list[int], text: str, joint: list[int], tokens: Tokens) -> list[int]:
+    def _continuation(self, tail_ids: list[int], text: str, joint: list[int], tokens: Tokens) -> list[int]:
         """The response's ids behind the prompt's; where a token would straddle the boundary, the response alone."""
         if joint[: len(tail_ids)] == tail_ids:
             response = joint[len(tail_ids) :]
@@ -176,6 +180,35 @@ class PairTokeniser:
 
     def _decode(self, ids: list[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def notes_on(tokeniser: PairTokeniser) -> list[str]:
+    """What a user may not expect of this tokenizer and template; said in the data report."""
+    tokenizer, shape = tokeniser.tokenizer, tokeniser.shape
+    if shape is None:
+        return ["no chat template is applied: prompt and response strings are joined as they stand"]
+    notes = ["the chat template renders every row; a string prompt becomes one user message"]
+    end = tokenizer.convert_ids_to_tokens(shape.end_id)
+    if shape.end_id != tokenizer.eos_token_id:
+        notes.append(f"responses end in {end}, which is not the tokenizer's eos_token {tokenizer.eos_token}")
+    if not shape.end_text:
+        notes.append(f"the chat template writes no end token after an answer; {end} is appended")
+    if renders_date(tokenizer) and "date_string" not in tokeniser.template_kwargs:
+        notes.append("the chat template writes today's date: fix it with chat_template_kwargs: {date_string: …}")
+    return notes
+
+
+def renders_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template may write today's date: tomorrow's run would train on other prompts."""
+    return "strftime_now" in str(getattr(tokenizer, "chat_template", None))
+
+
+def _added_prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the tokenizer puts before a text of its own accord: BOS, or nothing."""
+    with_added = tokenizer("a", verbose=False)["input_ids"]
+    bare = encode(tokenizer, ["a"])[0]
+    starts = range(len(with_added) - len(bare) + 1)
+    return with_added[: next((at for at in starts if with_added[at : at + len(bare)] == bare), 0)]
 
 
 def text_hash(text: str) -> int:
