@@ -5,40 +5,63 @@ Importing it imports neither the Hub's client nor torch.
 
 from __future__ import annotations
 
-from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience
-from inspo_hub.hub.faults import Fault, classify
-from inspo_hub.hub.fetch import download_size, fetch, wanted_files, weights_identity
-from inspo_hub.hub.files import cache_dir, select
+from inspo_hub.hub.checkpoints import HubCheckpoint, download_checkpoint, latest_checkpoint
+from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, repo_url
+from inspo_hub.hub.faults import Fault, classify, client_errors
+from inspo_hub.hub.fetch import download_size, fetch, fetch_files, wanted_files, weights_identity
+from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
+from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
+from inspo_hub.hub.push import Upload, find_pull_request, look, pull_request_ref, push
 from inspo_hub.hub.redact import redact
 from inspo_hub.hub.resolve import cached_shas, list_files, metadata, resolve
 from inspo_hub.hub.types import Commit, FileHash, Kind, Pinned, RepoFile, RepoMetadata
 
 __all__ = [
     "DEFAULT_PATIENCE",
+    "PICKLE_SUFFIXES",
     "Commit",
+    "DiskNeed",
     "Fault",
     "FileHash",
+    "HubCheckpoint",
     "HubFailure",
     "Kind",
     "Patience",
     "Pinned",
     "RepoFile",
     "RepoMetadata",
+    "Upload",
+    "WriteTarget",
     "bytes_hash",
     "cache_dir",
     "cached_shas",
+    "card_problems",
     "classify",
+    "client_errors",
     "digest",
+    "download_checkpoint",
     "download_size",
     "fetch",
+    "fetch_files",
     "file_hash",
+    "find_pull_request",
+    "is_weight_file",
+    "latest_checkpoint",
     "list_files",
     "local_fingerprint",
+    "look",
     "metadata",
+    "preflight",
+    "pull_request_ref",
+    "push",
     "redact",
+    "refuse",
+    "repo_url",
     "resolve",
     "select",
     "wanted_files",
     "weights_identity",
+    "write_bytes",
+    "write_json",
 ]
