@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,9 @@ from inspo_hub.errors import INTERRUPTED_EXIT_CODE, InspoError
 RECIPES, TRAINING = "Recipes", "Training"
 """Groups of `inspo-hub --help`."""
 
+COMMAND_MODULES = ("recipes", "preview", "training")
+"""Importing them registers their commands, in the order of `--help`."""
+
 app = typer.Typer(
     name="inspo-hub",
     help="Preference optimisation from one recipe: DPO and InSPO twins, trained, compared, published.",
@@ -26,6 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs; errors too.")]
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. train.lr=1e-6; may be repeated.")
@@ -59,9 +65,8 @@ def _options(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and returns its exit code: 0 done, that of the `InspoError`, 130 interrupted."""
-    import inspo_hub.cli.recipes
-    import inspo_hub.cli.training  # noqa: F401  (importing the modules registers their commands)
-
+    for module in COMMAND_MODULES:
+        import_module(f"inspo_hub.cli.{module}")
     given = list(sys.argv[1:] if arguments is None else arguments)
     _set_up_logging()
     as_json = "--json" in given

@@ -1,4 +1,4 @@
-"""Commands about recipes, for a laptop without network: validate, preview, schema, init."""
+"""Commands about recipes, for a laptop without network: validate, schema, init."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from inspo_hub.cli.app import RECIPES, JsonOption, SetOption, app, show
+from inspo_hub.cli.app import RECIPES, JsonOption, RecipeArgument, SetOption, app, show
 from inspo_hub.recipe import Recipe, load_recipe
-
-RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="Recipe file.", show_default=False)]
 
 
 class SchemaFormat(StrEnum):

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from inspo_hub.cli.app import TRAINING, JsonOption, SetOption, app, is_main_process, show
-from inspo_hub.cli.recipes import RecipeArgument
+from inspo_hub.cli.app import TRAINING, JsonOption, RecipeArgument, SetOption, app, is_main_process, show
 
 
 class Resume(StrEnum):
