@@ -1,0 +1,20 @@
+"""The card room: what a run was and measured, as a README.md the Hub accepts, with its curves. Imports no torch."""
+
+from __future__ import annotations
+
+from inspo_hub.card.curves import Chart, Series, chart_grid, line_chart
+from inspo_hub.card.embedded import recipe_and_lock_from_card
+from inspo_hub.card.facts import CardFacts, Twin
+from inspo_hub.card.render import model_card, write_model_card
+
+__all__ = [
+    "CardFacts",
+    "Chart",
+    "Series",
+    "Twin",
+    "chart_grid",
+    "line_chart",
+    "model_card",
+    "recipe_and_lock_from_card",
+    "write_model_card",
+]

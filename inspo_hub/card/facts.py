@@ -1,0 +1,85 @@
+"""`CardFacts`: everything a card says, as plain data. Where a field is None nothing was measured or is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from inspo_hub import __version__
+
+if TYPE_CHECKING:
+    from inspo_hub.hub import Pinned, RepoMetadata
+    from inspo_hub.recipe import Recipe
+
+Record = Mapping[str, Any]
+"""One line of metrics.jsonl: `step`, `split` (train or heldout), and numbers by metric name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """Another variant of the same recipe, trained on the same pairs in the same order."""
+
+    name: str
+    summary: Mapping[str, Any]
+    repo_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What one trained variant is, how it came to be and what was measured."""
+
+    variant: str
+    recipe: Recipe
+    """The variant's own resolved recipe."""
+    base: Pinned
+    summary: Mapping[str, Any]
+    """The content of trained.json."""
+    lock: Mapping[str, Any] = field(default_factory=dict)
+    base_metadata: RepoMetadata | None = None
+    """What the base's repository or folder says about itself; the license is inherited from it."""
+    train: Sequence[Pinned] = ()
+    """The training data sets, in the recipe's order."""
+    heldout: Sequence[Pinned] = ()
+    reference: Pinned | None = None
+    """Where the reference is not the policy before training."""
+    metrics: Sequence[Record] = ()
+    """The lines of metrics.jsonl."""
+    data_report: Mapping[str, Any] | None = None
+    """`DataReport.to_dict()`."""
+    evaluation: Mapping[str, Any] | None = None
+    """`EvaluationResult.to_dict()`; its systems are `base` and the variants by name."""
+    repo_id: str | None = None
+    """Where this model is or will be published."""
+    twins: Sequence[Twin] = ()
+    example: str | Sequence[Mapping[str, str]] | None = None
+    """A real prompt: messages for a chat model, a text for one without chat template."""
+    is_adapter: bool = False
+    package_version: str = __version__
+
+    @property
+    def title(self) -> str:
+        return self.repo_id.rpartition("/")[2] if self.repo_id else self.recipe.name
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether an alternative was in any context that was trained."""
+        return self.recipe.conditioning.name != "none"
+
+    @property
+    def hub_datasets(self) -> list[str]:
+        """Hub ids of training and held-out data, each once; local files have none."""
+        return list(dict.fromkeys(pin.id for pin in (*self.train, *self.heldout) if not pin.is_local))
+
+
+def heldout_measures(summary: Mapping[str, Any]) -> tuple[Record, Record]:
+    """(before, after) on the held-out pairs; before is empty where nothing was measured before the first step."""
+    after: Record = summary.get("heldout") or {}
+    before: Record = summary.get("heldout_before") or {}
+    return (before if before.get("step") == 0 and after.get("step") != 0 else {}), after
+
+
+def system_of(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """The row of a system in an evaluation, or None."""
+    systems = (evaluation or {}).get("systems") or ()
+    return next((system for system in systems if system["name"] == name), None)
