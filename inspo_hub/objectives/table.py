@@ -45,7 +45,7 @@ class Dpo(BetaObjective):
 
 
 class Robust(BetaObjective):
-    """(-(1-ε)ls(z) + ε ls(-z))/(1-2ε): the unbiased loss under swapped labels of arXiv:2403.00409 (rDPO)."""
+    """(-(1-ε)ls(z) + ε ls(-z))/(1-2ε): the unbiased loss under swapped labels (rDPO, arXiv:2403.00409)."""
 
     paper: ClassVar[str] = "arXiv:2403.00409"
     name: Literal["robust"] = "robust"
@@ -102,14 +102,17 @@ class SimPo(BetaObjective):
 
 
 class RDpo(BetaObjective):
-    """-ls(z + α(n_w - n_l)): what the lengths explain is not learned again of arXiv:2403.19159 (R-DPO)."""
+    """-ls(z + α(n_w - n_l)): what the lengths explain is not learned again (R-DPO, arXiv:2403.19159)."""
 
     paper: ClassVar[str] = "arXiv:2403.19159"
     name: Literal["rdpo"] = "rdpo"
     alpha: float = Field(0.05, ge=0, description="α ≥ 0: reward per token of length difference; 0 is dpo.")
 
     def preference_losses(self, view: View) -> Tensor:
-        return -logsigmoid(self.margins(view) + self.alpha * (view.chosen.lengths - view.rejected.lengths))
+        margins = self.margins(view)
+        # A number times an integer tensor is float32, whatever the margins are.
+        longer = (view.chosen.lengths - view.rejected.lengths).to(margins.dtype)
+        return -logsigmoid(margins + self.alpha * longer)
 
 
 class Orpo(Objective):
@@ -153,7 +156,7 @@ class Cpo(BetaObjective):
 
 
 class SigmoidNorm(BetaObjective):
-    """-ls(β(a/n_w - b/n_l)): length-normalised DPO of arXiv:2411.15124 (Tülu 3)."""
+    """-ls(β(a/n_w - b/n_l)): length-normalised DPO (Tülu 3, arXiv:2411.15124)."""
 
     paper: ClassVar[str] = "arXiv:2411.15124"
     name: Literal["sigmoid_norm"] = "sigmoid_norm"
