@@ -17,6 +17,7 @@ class User:
     name: str
     organisations: set[str] = field(default_factory=set)
     quota_bytes: int | None = None  # of LFS objects; None: as much as they like
+    can_pay: bool = True
 
     @property
     def namespaces(self) -> set[str]:

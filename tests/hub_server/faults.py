@@ -5,8 +5,9 @@
     server.faults.add("GET", "", Cut(after=1000, reset=True), origin="cdn")
     server.faults.add("GET", "/resolve/", Do(lambda: server.commit("user/model", {"a": b"new"})))
 
-`method` is matched whole and `url` is searched in path and query, both as regular expressions. Several rules may strike
-one request, in the order in which they were added. A rule counts in `hits` what it did.
+`method` is matched whole and `url` is searched in path and query, both as regular expressions. Rules are asked in the
+order in which they were added; a request is struck by at most one action of a kind, and by none after one that ends it,
+so that two answers are given to two requests. A rule counts in `hits` what it did.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from .http import DropConnection, Request, Response
 
 
 class Action:
     """Something that happens to a request; each hook is one moment of its life."""
+
+    ends: ClassVar[bool] = False  # the request gets no answer but this one's, if any
 
     def before_body(self, request: Request) -> None:
         """When the headers are there and the body is not."""
@@ -40,6 +43,7 @@ class Action:
 class Answer(Action):
     """This status instead of doing what was asked."""
 
+    ends: ClassVar[bool] = True
     status: int
     message: str = "a fault of the test"
     code: str | None = None
@@ -58,6 +62,7 @@ class Answer(Action):
 class RateLimited(Action):
     """429: by `RateLimit`, by `Retry-After`, or (commits per hour) with nothing that says how long."""
 
+    ends: ClassVar[bool] = True
     seconds: int = 1
     by: Literal["ratelimit", "retry-after", "commits"] = "ratelimit"
 
@@ -81,6 +86,7 @@ class RateLimited(Action):
 class Drop(Action):
     """The connection ends: before the body is read, before anything is done, or after all was done."""
 
+    ends: ClassVar[bool] = True
     when: Literal["before_body", "before", "after"] = "before"
     reset: bool = False
 
@@ -202,9 +208,11 @@ class Faults:
 
     def strike(self, request: Request) -> list[Action]:
         """The actions for this request; each is counted against its rule."""
-        actions = []
+        actions: list[Action] = []
         with self._lock:
             for rule in self._rules:
+                if any(action.ends or type(action) is type(rule.action) for action in actions):
+                    continue
                 if not rule.takes(request):
                     continue
                 if rule.skip > 0:

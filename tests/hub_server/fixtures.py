@@ -8,6 +8,7 @@ traffic to elsewhere.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,25 @@ def point_client_at(server: HubServer, home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds for which the client of this process would have waited to try again; it does not wait."""
+    from huggingface_hub import file_download
+    from huggingface_hub.utils import _http
+
+    asked: list[float] = []
+
+    class Clock:
+        sleep = staticmethod(asked.append)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(time, name)
+
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", Clock())
+    return asked
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,7 @@ class Response:
     cut_after: int | None = None  # bytes of the body after which the connection ends
     reset: bool = False  # ... by a reset instead of a clean close
     bytes_per_second: float | None = None
+    stream: Iterator[bytes] | None = None  # sent piece by piece as it comes, instead of the body
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -233,10 +234,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, response: Response) -> None:
         self.send_response_only(response.status)
+        self.send_header("Date", self.date_time_string())
         for name, value in response.headers.items():
             self.send_header(name, value)
-        if "Content-Length" not in response.headers:
-            self.send_header("Content-Length", str(len(response.body)))
+        if response.stream is not None:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self._send_pieces(response.stream)
+            return
+        self.send_header("Content-Length", str(len(response.body)))
         self.end_headers()
         body = b"" if self.command == "HEAD" else response.body
         if response.cut_after is None:
@@ -244,6 +250,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._write(body[: response.cut_after], response.bytes_per_second)
         self._close(reset=response.reset)
+
+    def _send_pieces(self, pieces: Iterator[bytes]) -> None:
+        for piece in pieces:
+            self.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
 
     def _write(self, body: bytes, bytes_per_second: float | None) -> None:
         if bytes_per_second is None:

@@ -19,7 +19,8 @@ class LogEntry:
     url: str
     token: str
     headers: dict[str, str] = field(repr=False)
-    status: int | None = None  # None: no answer was given
+    done: int | None = None  # the status that the work came to, sent or not
+    status: int | None = None  # the status that was sent; None: no answer was given
     faults: list[str] = field(default_factory=list)
     client_gone: bool = False
     seconds: float = 0.0

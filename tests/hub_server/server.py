@@ -15,7 +15,7 @@ import hmac
 import itertools
 import secrets
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -24,6 +24,7 @@ from .accounts import Accounts, Token, User, check_visible
 from .errors import HubError, needs_login, revision_missing
 from .faults import Action, Faults
 from .http import App, Origin, Request, Response
+from .jobs import Job
 from .log import LogEntry, RequestLog, entry_of
 from .store import GITATTRIBUTES, Blob, Commit, Repo
 
@@ -41,7 +42,9 @@ class HubServer(App):
         self.objects: dict[str, bytes] = {}  # LFS objects by sha256
         self.parts: dict[str, dict[int, bytes]] = {}  # multipart uploads on their way
         self.collections: dict[str, dict[str, Any]] = {}
-        self.jobs: dict[str, dict[str, Any]] = {}
+        self.jobs: dict[str, Job] = {}
+        self.machine: Callable[[Job], None] | None = None  # runs each new job, in a thread of its own
+        self.log_patience = 30.0  # seconds that a log may be silent before its stream ends
         self.trusted_publishers: dict[str, str] = {}  # resource -> the id token that it trusts
         self.faults = Faults()
         self.log = RequestLog()
@@ -89,6 +92,7 @@ class HubServer(App):
         self.unknown.clear()
         self.crashes.clear()
         self.page_size, self.multipart_from_bytes, self.part_bytes = 1000, 5 * 1024**3, 10 * 1024**2
+        self.machine, self.log_patience = None, 30.0
 
     # --- Seeding and looking, without HTTP ---
 
@@ -198,6 +202,10 @@ class HubServer(App):
         """Let a user through the gate of a repository."""
         self.repos[type, repo].access.add(user)
 
+    def trust(self, resource: str, id_token: str) -> None:
+        """Let who has this id token exchange it for a token to "user/model", "datasets/user/x", or (to read) "user"."""
+        self.trusted_publishers[resource] = id_token
+
     # --- For the endpoints ---
 
     def visible(self, kind: str, repo: str, request: Request) -> Repo:
@@ -254,6 +262,7 @@ class HubServer(App):
             response = response or action.before(request)
         if response is None:
             response = self._handle(request)
+            entry.done = response.status
         for action in actions:
             response = action.after(request, response)
         entry.status = response.status

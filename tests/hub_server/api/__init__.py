@@ -8,4 +8,4 @@ HUB = Router()
 CDN = Router()
 
 # Importing a module registers its endpoints; `repos` comes last, as the bare path of a repository matches most.
-from . import account, refs, tree, discussions, upload, download, repos  # noqa: E402, F401, I001
+from . import account, jobs, collections, spaces, refs, tree, discussions, upload, download, weights, repos  # noqa: E402, F401, I001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING
 
 from ..cards import check_card
@@ -68,3 +69,33 @@ def validate_yaml(server: HubServer, request: Request) -> Response:
     return Response.json(
         {"errors": [{"message": text} for text in errors], "warnings": [{"message": text} for text in warnings]}, status
     )
+
+
+@HUB.route("POST", "/oauth/token")
+def exchange_token(server: HubServer, request: Request) -> Response:
+    """A token for one repository, or to read what a user may read, for the id token of a CI job that it trusts."""
+    asked = request.read_json()
+    resource = asked.get("resource", "")
+    trusted = server.trusted_publishers.get(resource)
+    if not asked.get("grant_type", "").endswith(":token-exchange") or trusted is None:
+        return _refused(f"no trusted publisher is configured for {resource}")
+    if not hmac.compare_digest(trusted, asked.get("subject_token", "")):
+        return _refused("the id token is not of the trusted publisher")
+    parts = resource.split("/")
+    user = parts[0] if len(parts) < 3 else parts[1]
+    granted = ("repo.content.read", "repo.access.read", *(["repo.write"] if len(parts) > 1 else []))
+    if user not in server.accounts.users:
+        server.accounts.add_user(user)  # an organisation acts for itself here
+    secret = server.add_token(user, "fineGrained", {resource: granted})
+    return Response.json(
+        {
+            "access_token": secret,
+            "token_type": "bearer",
+            "expires_in": 3600,
+            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        }
+    )
+
+
+def _refused(why: str) -> Response:
+    return Response.json({"error": "invalid_grant", "error_description": why}, status=400)

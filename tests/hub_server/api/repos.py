@@ -13,7 +13,9 @@ from ..store import Commit, Repo
 from . import HUB
 from .pages import paged
 from .refs import timestamp
+from .spaces import runtime_of
 from .tree import lfs_info
+from .weights import parameters_of
 
 if TYPE_CHECKING:
     from ..server import HubServer
@@ -57,7 +59,7 @@ def create(server: HubServer, request: Request) -> Response:
         if asked.get("sdk") not in ("gradio", "docker", "static"):
             raise bad_request('"sdk" must be one of [gradio, docker, static]')
         settings = {key: asked[key] for key in ("sdk", "hardware", "sleepTimeSeconds") if key in asked}
-        settings["secrets"] = {item["key"]: item["value"] for item in asked.get("secrets", [])}
+        settings["secrets"] = {item["key"]: item for item in asked.get("secrets", [])}
         settings["variables"] = {item["key"]: item for item in asked.get("variables", [])}
     server.create_repo(name, type=kind, private=bool(_private(asked)), settings=settings)
     if kind == "space":
@@ -133,6 +135,23 @@ def change_access(server: HubServer, request: Request, kind: str, repo: str, act
     return Response.json({"success": True})
 
 
+@HUB.route("GET", "/api/{kind}s/{repo}/user-access-request/{status}")
+def list_access(server: HubServer, request: Request, kind: str, repo: str, status: str) -> Response:
+    found = server.visible(kind, repo, request)
+    check_write(found, request.token)
+    users = {"pending": set(found.requests) - found.access, "accepted": found.access, "rejected": set()}[status]
+    rows = [
+        {
+            "requestId": user,
+            "user": {"user": user, "fullname": user, "email": f"{user}@users.noreply"},
+            "status": status,
+            "timestamp": found.requests.get(user, found.created).strftime("%Y-%m-%dT%H:%M:%S.000Z"),
+        }
+        for user in sorted(users)
+    ]
+    return paged(server, request, rows)
+
+
 @HUB.route("GET", "/api/{kind}s")
 def list_repos(server: HubServer, request: Request, kind: str) -> Response:
     author, words = request.param("author"), request.query.get("search", [])
@@ -171,11 +190,14 @@ def describe(server: HubServer, repo: Repo, commit: Commit, *, blobs: bool) -> d
         row["cardData"] = data
     if repo.kind == "model":
         row["modelId"] = repo.name
-        row.update({key: data[key] for key in ("library_name", "pipeline_tag") if key in data})
+        row.update({key: data[key] for key in ("library_name", "pipeline_tag", "model-index") if key in data})
+        weights = parameters_of(commit)
+        if weights is not None:
+            row["safetensors"] = weights
     if repo.kind == "space":
         row["sdk"] = data.get("sdk", repo.settings.get("sdk"))
         row["subdomain"] = repo.name.replace("/", "-").lower()
-        row["runtime"] = {"stage": "BUILDING", "hardware": {"current": None, "requested": "cpu-basic"}}
+        row["runtime"] = runtime_of(repo)
     return row
 
 
