@@ -6,6 +6,7 @@ from inspo_hub.card.curves import Chart, Series, chart_grid, line_chart
 from inspo_hub.card.embedded import recipe_and_lock_from_card
 from inspo_hub.card.facts import CardFacts, Twin
 from inspo_hub.card.render import model_card, write_model_card
+from inspo_hub.card.twins import frontier_chart, twin_card, write_twin_card
 
 __all__ = [
     "CardFacts",
@@ -13,8 +14,11 @@ __all__ = [
     "Series",
     "Twin",
     "chart_grid",
+    "frontier_chart",
     "line_chart",
     "model_card",
     "recipe_and_lock_from_card",
+    "twin_card",
     "write_model_card",
+    "write_twin_card",
 ]

@@ -19,7 +19,7 @@ MAX_POINTS = 400
 """Points of a line; more than a chart has pixels only makes the file larger."""
 _GLYPH = 0.6 * FONT_SIZE
 """Width of a character as far as the layout knows; browsers choose the font."""
-_LEFT, _RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 66, 18, 34, 56, 18
+_RIGHT, _TOP, _BOTTOM, _LEGEND_ROW = 18, 34, 56, 18
 _DASHES = ("", "7 4", "2 3", "9 3 2 3", "4 2", "12 4")
 _MARKERS = ("circle", "square", "diamond", "triangle")
 
@@ -113,12 +113,13 @@ class _Drawing:
 
     def __init__(self, chart: Chart, width: int, height: int) -> None:
         self.chart, self.width, self.height = chart, width, height
-        self.legend = list(_legend_places([series.name for series in chart.series], width - _LEFT - _RIGHT))
-        legend_rows = 1 + max((row for row, _, _ in self.legend), default=-1)
-        self.bottom = height - _BOTTOM - legend_rows * _LEGEND_ROW
         xs, ys = self._values()
         self.x: Axis | None = make_axis(xs) if xs else None
         self.y: Axis | None = make_axis(ys) if ys else None
+        self.left = 32 + max((len(label) for label in self.y.labels), default=0) * _GLYPH if self.y else 32.0
+        self.legend = list(_legend_places([series.name for series in chart.series], width - self.left - _RIGHT))
+        legend_rows = 1 + max((row for row, _, _ in self.legend), default=-1)
+        self.bottom = height - _BOTTOM - legend_rows * _LEGEND_ROW
 
     def _values(self) -> tuple[list[float], list[float]]:
         xs, ys = [], []
@@ -133,8 +134,8 @@ class _Drawing:
         return [x for x in xs if drawable(x)], [y for y in ys if drawable(y)]
 
     def elements(self) -> Iterator[str]:
-        middle = (_LEFT + self.width - _RIGHT) / 2
-        yield f'<text class="ih-title" x="{_LEFT}" y="20">{_text(self.chart.title)}</text>'
+        middle = (self.left + self.width - _RIGHT) / 2
+        yield f'<text class="ih-title" x="{self.left:.1f}" y="20">{_text(self.chart.title)}</text>'
         if self.x is None or self.y is None:
             place = f'x="{middle:.1f}" y="{self.height / 2:.1f}" text-anchor="middle"'
             yield f'<text class="ih-text" {place}>no values</text>'
@@ -149,16 +150,16 @@ class _Drawing:
         right = self.width - _RIGHT
         for tick, label in zip(y_axis.ticks, y_axis.labels, strict=True):
             y = self._y(tick)
-            yield f'<path class="ih-grid" d="M{_LEFT} {y:.1f}H{right}"/>'
-            yield f'<text class="ih-text" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
-        for tick, label in _apart(x_axis, right - _LEFT):
+            yield f'<path class="ih-grid" d="M{self.left:.1f} {y:.1f}H{right}"/>'
+            yield f'<text class="ih-text" x="{self.left - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
+        for tick, label in _apart(x_axis, right - self.left):
             x = self._x(tick)
             yield f'<path class="ih-axis" d="M{x:.1f} {self.bottom}v4"/>'
             yield f'<text class="ih-text" x="{x:.1f}" y="{self.bottom + 17}" text-anchor="middle">{label}</text>'
-        yield f'<path class="ih-axis" d="M{_LEFT} {_TOP}V{self.bottom}H{right}"/>'
+        yield f'<path class="ih-axis" d="M{self.left:.1f} {_TOP}V{self.bottom}H{right}"/>'
         if drawable(self.chart.guide):
             assert self.chart.guide is not None
-            yield f'<path class="ih-guide" d="M{_LEFT} {self._y(self.chart.guide):.1f}H{right}"/>'
+            yield f'<path class="ih-guide" d="M{self.left:.1f} {self._y(self.chart.guide):.1f}H{right}"/>'
         yield (
             f'<text class="ih-text" x="{middle:.1f}" y="{self.bottom + 34}" text-anchor="middle">'
             f"{_text(self.chart.x_label)}</text>"
@@ -171,7 +172,7 @@ class _Drawing:
 
     def _x(self, value: float) -> float:
         assert self.x is not None
-        return _LEFT + self.x.position(value) * (self.width - _LEFT - _RIGHT)
+        return self.left + self.x.position(value) * (self.width - self.left - _RIGHT)
 
     def _y(self, value: float) -> float:
         assert self.y is not None
@@ -214,10 +215,10 @@ class _Drawing:
         y = self.bottom + _BOTTOM + row * _LEGEND_ROW
         colour = f"ih-c{number % COLOURS}"
         if series.style == "line":
-            yield f'<path class="ih-line {colour}"{_dash(number)} d="M{_LEFT + x:.1f} {y}h24"/>'
+            yield f'<path class="ih-line {colour}"{_dash(number)} d="M{self.left + x:.1f} {y}h24"/>'
         else:
-            yield _marker(_MARKERS[number % len(_MARKERS)], _LEFT + x + 12, y, colour)
-        yield f'<text class="ih-text" x="{_LEFT + x + 30:.1f}" y="{y + 4}">{_text(name)}</text>'
+            yield _marker(_MARKERS[number % len(_MARKERS)], self.left + x + 12, y, colour)
+        yield f'<text class="ih-text" x="{self.left + x + 30:.1f}" y="{y + 4}">{_text(name)}</text>'
 
 
 def _legend_places(names: Sequence[str], width: float) -> Iterator[tuple[int, float, str]]:

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 def data(facts: CardFacts) -> str:
     """Which data at which commit, how much of it was used, what was cut, and its length bias."""
-    parts = ["## Data"]
-    sources = [*_sources("training", facts.train), *_sources("held out", facts.heldout)]
-    if sources:
-        parts.append("\n".join(sources))
+    parts = ["## Data", data_sources(facts)]
     if facts.data_report is None:
         parts.append("No data report was kept.")
     else:
         parts += data_report(facts.data_report)
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
+
+
+def data_sources(facts: CardFacts) -> str:
+    """A list of the data sets with their commits; empty where they are not known."""
+    return "\n".join([*_sources("training", facts.train), *_sources("held out", facts.heldout)])
 
 
 def _sources(role: str, pins: Sequence[Pinned]) -> Iterator[str]:

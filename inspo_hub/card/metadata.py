@@ -93,9 +93,15 @@ def _results(facts: CardFacts) -> list[dict[str, Any]]:
     won = _metric("win_rate", rate.get("value"), "Win rate against the base model")
     if won and facts.evaluation is not None:
         judge = hide_paths(str(facts.evaluation.get("judge", "")))
-        data = {"type": "prompts", "name": f"{facts.evaluation.get('prompts')} prompts, judged by {judge}"}
+        data = {"type": _prompts_id(facts), "name": f"{facts.evaluation.get('prompts')} prompts, judged by {judge}"}
         found.append({"task": {"type": "text-generation", "name": "Answers"}, "dataset": data, "metrics": [won]})
     return found
+
+
+def _prompts_id(facts: CardFacts) -> str:
+    """The Hub id of the prompts that were answered, or a word where they are a local file."""
+    section = facts.recipe.evaluate
+    return "prompts" if section is None or not _REPO_ID.fullmatch(section.prompts.id) else section.prompts.id
 
 
 def _metric(kind: str, value: float | None, name: str) -> dict[str, Any] | None:

@@ -28,13 +28,13 @@ def headline(facts: CardFacts) -> str:
     said = []
     if after.get("plain_accuracy") is not None:
         change = f"{number(before['plain_accuracy'], '.1%')} before and " if "plain_accuracy" in before else ""
-        after_share = _with_error(after, "plain_accuracy", ".1%")
+        after_share = with_error(after, "plain_accuracy", ".1%")
         said.append(f"it prefers the chosen answer in {change}{after_share} after training on held-out pairs")
     system = system_of(facts.evaluation, facts.variant)
     if system and system.get("win_rate_against_base"):
         rate = interval(system["win_rate_against_base"], ".1%")
         kl = f" at a KL of {interval(system['kl_from_base'], '.2f')} nats" if system.get("kl_from_base") else ""
-        said.append(f"its answers win {rate} against the base{kl}, which says {_against_base(facts)}")
+        said.append(f"its answers win {rate} against the base{kl}{_against_base(facts)}")
     if not said:
         return "Nothing was measured on held-out data: no figure says how good it is."
     text = "; ".join(said)
@@ -56,7 +56,7 @@ def results(facts: CardFacts) -> str:
 
 def _heldout(facts: CardFacts, before: Record, after: Record) -> str:
     rows = [
-        [label, _with_error(before, metric, form), _with_error(after, metric, form)]
+        [label, with_error(before, metric, form), with_error(after, metric, form)]
         for metric, (label, form) in _HELDOUT_ROWS.items()
         if after.get(metric) is not None
     ]
@@ -72,7 +72,7 @@ def _heldout(facts: CardFacts, before: Record, after: Record) -> str:
     return f"On {pairs} held-out pairs:\n\n{table(heading, rows)}\n\n{note}"
 
 
-def _with_error(record: Record, metric: str, form: str) -> str:
+def with_error(record: Record, metric: str, form: str) -> str:
     """The value with its standard error over pairs, where that follows from what was logged."""
     value, pairs = record.get(metric), record.get("pairs")
     if value is None:
@@ -133,7 +133,8 @@ def _method(evaluation: Mapping[str, Any]) -> str:
 
 
 def _against_base(facts: CardFacts) -> str:
+    """What the interval says, in words."""
     names = (facts.variant, BASE)
     pairs = (facts.evaluation or {}).get("comparisons") or ()
     verdict = next((pair.get("verdict") for pair in pairs if {pair["first"], pair["second"]} == set(names)), None)
-    return words(verdict) if verdict else "no more than its interval"
+    return f" ({words(verdict)})" if verdict else ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from inspo_hub.card.citations import INSPO, PAPERS, arxiv_number
 from inspo_hub.card.embedded import embed_lock, embed_recipe, published_yaml
@@ -11,6 +12,9 @@ from inspo_hub.card.facts import CardFacts
 from inspo_hub.card.markdown import arxiv_link, code, count, fenced, number, repo_link, table, words
 from inspo_hub.card.private import hide_paths, shown_name
 from inspo_hub.card.results import headline
+
+if TYPE_CHECKING:
+    from inspo_hub.hub import Pinned
 
 NOTATION = (
     "a and b are the log-ratios of the chosen and the rejected response to the reference, z = β(a − b), n a length in "
@@ -21,11 +25,10 @@ NOTATION = (
 def introduction(facts: CardFacts) -> str:
     """What it is in two sentences, and the method in a list."""
     recipe = facts.recipe
-    base = code(shown_name(facts.base)) + " (a local model)" if facts.base.is_local else _pinned(facts.base)
     made = "an adapter for" if facts.is_adapter else "a version of"
     how = f"the {code(recipe.objective.name)} objective under the {code(recipe.conditioning.name)} conditioning"
     first = (
-        f"This is {made} {base}, trained with {how} on {count(facts.summary.get('pairs'))} preference pairs"
+        f"This is {made} {base_name(facts)}, trained with {how} on {count(_different_pairs(facts))} preference pairs"
         f" in {count(facts.summary.get('steps'))} optimizer steps with inspo_hub {facts.package_version}."
     )
     parts = [f"# {words(facts.title)}", f"{first} {headline(facts)}"]
@@ -35,7 +38,18 @@ def introduction(facts: CardFacts) -> str:
     return "\n\n".join(parts)
 
 
-def _pinned(pin: Any) -> str:
+def base_name(facts: CardFacts) -> str:
+    """The base with a link and its commit, or the name of its folder."""
+    return code(shown_name(facts.base)) + " (a local model)" if facts.base.is_local else _pinned(facts.base)
+
+
+def _different_pairs(facts: CardFacts) -> int | None:
+    """Pairs of the training set that were reached; with several epochs the optimizer saw more."""
+    seen, known = facts.summary.get("pairs"), (facts.data_report or {}).get("train_pairs")
+    return seen if known is None or seen is None else min(seen, known)
+
+
+def _pinned(pin: Pinned) -> str:
     return repo_link(pin.id, kind=pin.kind, sha=pin.sha)
 
 
@@ -69,7 +83,9 @@ def _first_line(part: Any) -> str:
 
 
 def _settings(part: Any) -> str:
-    fields = {key: value for key, value in part.model_dump(mode="json").items() if key != "name"}
+    """The settings that are not zero."""
+    dumped = part.model_dump(mode="json")
+    fields = {key: value for key, value in dumped.items() if key != "name" and (value or isinstance(value, bool))}
     return f" ({', '.join(f'{key} {json.dumps(value)}' for key, value in fields.items())})" if fields else ""
 
 
@@ -192,11 +208,19 @@ def reproduction(facts: CardFacts) -> str:
 
 def citations(facts: CardFacts) -> str:
     """InSPO where its conditioning was trained, and the objective's paper."""
-    numbers = [INSPO.arxiv] if facts.conditioned else []
-    numbers += [number for number in [arxiv_number(facts.recipe.objective.paper)] if number]
+    return citations_of([facts])
+
+
+def citations_of(variants: Sequence[CardFacts]) -> str:
+    """The papers of all variants, each once."""
+    cited = {INSPO.arxiv: "InSPO"} if any(facts.conditioned for facts in variants) else {}
+    for facts in variants:
+        objective = facts.recipe.objective
+        arxiv = arxiv_number(objective.paper)
+        if arxiv:
+            cited.setdefault(arxiv, code(objective.name))
     parts = ["## Citations"]
-    for arxiv in dict.fromkeys(numbers):
+    for arxiv, name in cited.items():
         paper = PAPERS.get(arxiv)
-        what = "InSPO" if arxiv == INSPO.arxiv else code(facts.recipe.objective.name)
-        parts.append(f"{what}: {arxiv_link(arxiv)}" + (f"\n\n{fenced(paper.bibtex(), 'bibtex')}" if paper else ""))
+        parts.append(f"{name}: {arxiv_link(arxiv)}" + (f"\n\n{fenced(paper.bibtex(), 'bibtex')}" if paper else ""))
     return "\n\n".join(parts)
