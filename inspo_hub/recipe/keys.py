@@ -88,8 +88,9 @@ def nearest_key(path: str, kind: str | None) -> str:
 def describe(path: str, kind: str | None = None) -> str:
     """The description of the key at a dotted path; empty where there is none."""
     pattern = _split_variant(pattern_of(path))[1]
-    found = [key for key in all_keys() if key.path == pattern and kind in (None, key.kind)]
-    return found[0].description if found else ""
+    found = [key for key in all_keys() if key.path == pattern]
+    of_kind = [key for key in found if key.kind in (None, kind)] or found
+    return of_kind[0].description if of_kind else ""
 
 
 def pattern_of(path: str) -> str:

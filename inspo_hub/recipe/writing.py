@@ -18,6 +18,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _string(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = None if isinstance(scalar(text), str) else "'"
+    if any(not letter.isprintable() for letter in text.replace("\n", "")):
+        style = '"'  # escapes: in other styles PyYAML writes a bare U+0085 and reads it back as a blank
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
