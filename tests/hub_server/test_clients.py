@@ -1,0 +1,133 @@
+"""Real clients, mostly in processes of their own: transformers, datasets, `hf`, and the watch over their traffic."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import Do, HubServer
+from tests.hub_server.fixtures import HubProcess
+from tests.hub_server.process import traffic_of
+
+
+@pytest.fixture
+def llama(hub: HubServer, tmp_path: Path) -> str:
+    """A tiny Llama with a tokenizer, in a private repository of alice."""
+    tokenizers = pytest.importorskip("tokenizers")
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    words = {"[UNK]": 0, "[EOS]": 1, "hello": 2, "world": 3}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    source = tmp_path / "llama"
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", eos_token="[EOS]"
+    ).save_pretrained(source)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=4, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(source)
+    repo = hub.unique("llama")
+    hub.create_repo(repo, {path.name: path.read_bytes() for path in source.iterdir()}, private=True)
+    return repo
+
+
+@pytest.mark.slow
+def test_transformers_loads_by_commit(hub: HubServer, hub_process: HubProcess, llama: str) -> None:
+    sha = hub.head(llama)
+    config = json.loads(hub.files(llama)["config.json"]) | {"hidden_size": 16}
+    hub.commit(llama, {"config.json": json.dumps(config), "model.safetensors": b"not weights"})
+    code = f"""
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        at = dict(revision={sha!r})
+        config = AutoConfig.from_pretrained({llama!r}, **at)
+        tokenizer = AutoTokenizer.from_pretrained({llama!r}, **at)
+        model = AutoModelForCausalLM.from_pretrained({llama!r}, **at)
+        print(config.hidden_size, tokenizer("hello world").input_ids, model.num_parameters())
+    """
+    assert hub_process.run(code, token=hub.token("alice")).stdout.startswith("8 [2, 3] ")
+    asked = [entry for entry in hub.log if entry.origin == "hub" and "harnesses" not in entry.url]
+    assert {entry.token for entry in asked} == {"alice:write"}
+
+
+def test_transformers_in_this_process(hub: HubServer, llama: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    with pytest.raises(OSError, match="is not a valid model identifier"):
+        AutoModelForCausalLM.from_pretrained(llama, cache_dir=tmp_path / "cache")
+    at = {"revision": hub.head(llama), "token": hub.token("alice"), "cache_dir": tmp_path / "cache"}
+    assert AutoModelForCausalLM.from_pretrained(llama, **at).num_parameters() > 0
+
+
+def test_datasets_loads_a_pinned_snapshot(hub: HubServer, hub_process: HubProcess) -> None:
+    pytest.importorskip("datasets")
+    repo = hub.unique("pairs")
+    rows = "".join(json.dumps({"prompt": f"p{n}", "chosen": "c", "rejected": "r"}) + "\n" for n in range(3))
+    card = "---\nconfigs:\n- config_name: default\n  data_files: train.jsonl\n---\n"
+    sha = hub.create_repo(repo, {"train.jsonl": rows, "README.md": card}, type="dataset")
+    hub.commit(repo, {"train.jsonl": rows.splitlines()[0]}, type="dataset")
+    done = hub_process.run(
+        f"""
+        from datasets import load_dataset
+        from huggingface_hub import snapshot_download
+        folder = snapshot_download({repo!r}, repo_type="dataset", revision={sha!r})
+        print(load_dataset(folder, split="train")["prompt"][:])
+        print(len(load_dataset({repo!r}, revision={sha!r}, split="train")))
+        """
+    )
+    assert done.stdout.splitlines() == ["['p0', 'p1', 'p2']", "3"]
+
+
+def test_the_command_line_uploads_and_downloads(hub: HubServer, hub_process: HubProcess, tmp_path: Path) -> None:
+    repo = hub.unique("model")
+    (tmp_path / "config.json").write_text("{}")
+    hf = ["-m", "huggingface_hub.cli.hf"]
+    hub_process.run([*hf, "upload", repo, str(tmp_path / "config.json"), "--private"], token=hub.token("alice"))
+    assert (hub.files(repo), hub.repo(repo).private) == ({"config.json": b"{}"}, True)
+    hub_process.run([*hf, "download", repo, "--local-dir", str(tmp_path / "out")], token=hub.token("alice"))
+    assert (tmp_path / "out" / "config.json").read_text() == "{}"
+    hub.repo(repo).private = False
+    assert repo in hub_process.run([*hf, "models", "ls", "--author", "alice", "--no-truncate"]).stdout
+
+
+def test_a_process_killed_in_the_middle_of_its_upload(hub: HubServer, hub_process: HubProcess) -> None:
+    repo = hub.unique("model")
+    hub.create_repo(repo)
+    code = f"""
+        from huggingface_hub import HfApi
+        HfApi().upload_file(repo_id={repo!r}, path_or_fileobj=bytes(100_000), path_in_repo="model.safetensors")
+    """
+    running: list[subprocess.Popen[str]] = []
+    hub.faults.add("PUT", "^/upload/", Do(lambda: running[0].kill(), when="before_body"))
+    running.append(hub_process.start(code, token=hub.token("alice")))
+    running[0].communicate(timeout=60)
+    assert running[0].returncode < 0
+    assert hub.files(repo) == {}
+    hub_process.run(code, token=hub.token("alice"))
+    assert hub.files(repo) == {"model.safetensors": bytes(100_000)}
+
+
+def test_traffic_to_elsewhere_is_seen_even_if_it_is_swallowed(hub: HubServer, hub_process: HubProcess) -> None:
+    code = """
+        import socket
+        for attempt in (
+            lambda: socket.socket().connect(("192.0.2.1", 80)),
+            lambda: socket.getaddrinfo("huggingface.co", 443),
+            lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.1", 53)),
+        ):
+            try:
+                attempt()
+            except Exception as error:
+                print(type(error).__name__)
+    """
+    home = hub_process.fresh_home("watched")
+    with pytest.raises(AssertionError, match=r"traffic left the machine.*192\.0\.2\.1"):
+        hub_process.run(code, home=home)
+    assert traffic_of(home) == [
+        "socket.connect ('192.0.2.1', 80)",
+        "socket.getaddrinfo 'huggingface.co'",
+        "socket.sendto ('192.0.2.1', 53)",
+    ]
