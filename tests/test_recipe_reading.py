@@ -140,7 +140,12 @@ def test_an_override_that_reads_as_a_block_is_refused() -> None:
 # Lone surrogates are no text; everything else must survive.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PLAIN: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT | st.sampled_from([t for t, _ in CORE]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | TEXT
+    | st.sampled_from([t for t, _ in CORE]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )

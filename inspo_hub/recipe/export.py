@@ -30,8 +30,8 @@ def recipe_schema() -> dict[str, Any]:
     variant["properties"] = {key: child for key, child in variant["properties"].items() if key not in NOT_IN_VARIANTS}
     for schema in (whole, extending):
         variants = schema["properties"]["variants"]
+        variants["type"] = ["object", "null"]
         variants["additionalProperties"] = {"anyOf": [{"$ref": _DEFINITIONS + "Variant"}, {"type": "null"}]}
-    extending["properties"]["variants"] = {"anyOf": [extending["properties"]["variants"], {"type": "null"}]}
     named = {"Recipe": whole, "ExtendingRecipe": extending, "Variant": variant}
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
