@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 LARGEST = 1e150
 """Beyond this a difference of two values may overflow; such a value is not drawn."""
+SMALLEST = 1e-100
+"""Nearer to zero than this a value is drawn as zero."""
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -33,8 +35,9 @@ def drawable(value: float | None) -> bool:
 def make_axis(values: Sequence[float], *, max_ticks: int = 6) -> Axis:
     """An axis that starts and ends on round values and holds all of `values`, which are drawable and not none."""
     low, high = min(values), max(values)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        room = abs(low) * 0.1 or 1.0  # one value only, or too close together for a double to divide
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, SMALLEST):
+        room = largest * 0.1 if largest > SMALLEST else 1.0  # one value only, or too close together to tell apart
         low, high = low - room, high + room
     step = _round_step((high - low) / max(1, max_ticks - 1))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

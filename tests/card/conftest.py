@@ -145,9 +145,7 @@ MakeFacts = Callable[..., CardFacts]
 def make_facts() -> MakeFacts:
     """`CardFacts` of the run above; keywords replace fields, `recipe_text` and `variant` choose another recipe."""
 
-    def make(
-        recipe_text: str = RECIPE, variant: str = "inspo", folder: Path | None = None, **fields: Any
-    ) -> CardFacts:
+    def make(recipe_text: str = RECIPE, variant: str = "inspo", folder: Path | None = None, **fields: Any) -> CardFacts:
         recipe = parse_recipe(recipe_text, folder=folder)
         known: dict[str, Any] = {
             "variant": variant,
