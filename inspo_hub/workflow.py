@@ -46,10 +46,12 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     """The same for a recipe that is loaded already."""
     from accelerate import PartialState
 
+    from inspo_hub.finishing import evaluate, tell
     from inspo_hub.preparation import prepare_jobs
     from inspo_hub.training.session import Interrupted, train_variant
 
     state = PartialState()
+    _quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)
     jobs = prepare_jobs(recipe, output, resume=resume)
@@ -61,6 +63,17 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
         log.warning("%s; the same command goes on from there", interrupted)
         return INTERRUPTED_EXIT_CODE
     if state.is_main_process:
-        report(recipe, jobs, summaries, output)
+        compared = evaluate(recipe, jobs, summaries, output)
+        tell(jobs, output, compared=compared is not None)
     state.wait_for_everyone()
     return 0
+
+
+def _quiet_libraries() -> None:
+    """Progress bars of single files, and hints that are not about the recipe, stay out of the way."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()

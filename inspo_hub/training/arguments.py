@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ def training_arguments(
         remove_unused_columns=False,
         dataloader_num_workers=2 if on_gpu else 0,
         dataloader_pin_memory=False,
-        disable_tqdm=not sys.stderr.isatty(),
+        disable_tqdm=True,  # the project shows progress itself
         **_recompute_argument(recompute),
     )
 

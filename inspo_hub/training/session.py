@@ -29,6 +29,7 @@ from inspo_hub.training.checkpoints import latest_complete, read_manifest, write
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.job import VariantJob, changed_keys
 from inspo_hub.training.parts import TrainerParts
+from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
 from inspo_hub.training.scoring import RowScorer
@@ -249,6 +250,7 @@ class _Session:
             parts, heldout=heldout, model=self.model, args=arguments, processing_class=self.job.tokenizer
         )
         trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(ProgressLines(self.job.name))
         return trainer
 
     def _resume_point(self, trainer: PreferenceTrainer) -> Path | None:

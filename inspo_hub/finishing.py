@@ -1,0 +1,77 @@
+"""What follows training: the evaluation, and what a person reads at the end of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inspo_hub.training.checkpoints import write_json_atomically
+
+if TYPE_CHECKING:
+    from inspo_hub.recipe import Recipe
+    from inspo_hub.training.job import VariantJob
+
+log = logging.getLogger(__name__)
+
+EVALUATED = "evaluated.json"
+
+
+def training_numbers(summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """What the comparison shows of a training: held-out margins where there are held-out pairs, and what it cost."""
+    margins = summary["heldout"] or summary["train"]
+    names = ("plain_margin", "plain_accuracy", "conditioned_margin", "distillation_gap")
+    numbers = {name: margins.get(name) for name in names}
+    return {**numbers, "tokens_per_step": summary["tokens_per_step"], "seconds_per_step": summary["seconds_per_step"]}
+
+
+def evaluate(
+    recipe: Recipe, jobs: Sequence[VariantJob], summaries: Mapping[str, Mapping[str, Any]], output: Path
+) -> dict[str, Any] | None:
+    """The recipe's evaluation of all variants, as `comparison.json` holds it; None where the recipe has none.
+
+    Nothing is generated again where the same weights were evaluated with the same settings.
+    """
+    if recipe.evaluate is None:
+        return None
+    from inspo_hub.evaluate import evaluate_variants
+    from inspo_hub.evaluate.report import to_text
+
+    key = _key(recipe, summaries)
+    done = output / "report" / EVALUATED
+    comparison = output / "report" / "comparison.json"
+    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == key and comparison.is_file():
+        return dict(json.loads(comparison.read_text(encoding="utf-8")))
+    result = evaluate_variants(
+        recipe.evaluate,
+        jobs[0].model_path,
+        {job.name: job.output for job in jobs},
+        jobs[0].output,
+        output,
+        {name: training_numbers(summary) for name, summary in summaries.items()},
+        seed=recipe.seed,
+    )
+    write_json_atomically(done, key)
+    log.info("\n%s", to_text(result))
+    return result.to_dict()
+
+
+def _key(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    assert recipe.evaluate is not None
+    settings = json.dumps([recipe.evaluate.model_dump(mode="json"), recipe.seed], sort_keys=True)
+    training = json.dumps({name: summary["training"] for name, summary in summaries.items()}, sort_keys=True)
+    return {
+        "settings": hashlib.sha256(settings.encode()).hexdigest(),
+        "training": hashlib.sha256(training.encode()).hexdigest(),
+    }
+
+
+def tell(jobs: Sequence[VariantJob], output: Path, *, compared: bool) -> None:
+    """Says where the results are."""
+    lines = [f"{job.name}: {job.output}" for job in jobs]
+    if compared:
+        lines.append(f"comparison: {output / 'report' / 'comparison.md'}")
+    log.info("%s", "\n".join(["results", *(f"  {line}" for line in lines)]))
