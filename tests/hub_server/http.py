@@ -1,7 +1,7 @@
 """HTTP/1.1 on loopback: one origin, its requests and answers, and what can go wrong on the wire.
 
-An origin is one host and port. The test Hub has two, so that a token which follows a redirect to the file storage, as
-it must not, is seen. Bodies are always drained, and `stop` closes kept-alive connections: otherwise a stopped server
+An origin is one host and port. The test Hub has three, so that a token which follows a redirect to the file storage,
+as it must not, is seen. Bodies are always drained, and `stop` closes kept-alive connections: otherwise a stopped server
 would go on answering whoever is already connected.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Request:
     """One request; `path` is still percent-encoded, as routes are split before they are decoded."""
 
-    origin: str  # "hub" or "cdn"
+    origin: str  # "hub", "cdn" or "cas"
     method: str
     url: str  # path and query as they came
     path: str

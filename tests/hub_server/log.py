@@ -71,8 +71,12 @@ class RequestLog:
 
     @property
     def token_leaks(self) -> list[LogEntry]:
-        """Requests that brought a token to the file storage: there must be none."""
-        return [entry for entry in self if entry.origin == "cdn" and entry.token]
+        """Requests that brought a token where it does not belong, a storage's to the other included: there are none."""
+        return [
+            entry
+            for entry in self
+            if (entry.origin == "cdn" and entry.token) or (entry.origin == "cas" and entry.token not in ("", "xet"))
+        ]
 
 
 def entry_of(request: Request, token: str) -> LogEntry:

@@ -16,7 +16,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from . import api
@@ -27,12 +27,16 @@ from .http import App, Origin, Request, Response
 from .jobs import Job
 from .log import LogEntry, RequestLog, entry_of
 from .store import GITATTRIBUTES, Blob, Commit, Repo
+from .xet import Term, Xorb
+
+if TYPE_CHECKING:
+    from .api.cas import XetToken
 
 Content = bytes | str
 
 
 class HubServer(App):
-    """A Hub on two loopback origins: `endpoint` for everything, `cdn` for the bytes of large files."""
+    """A Hub on loopback: `endpoint`, and on origins of their own `cdn` (bytes of large files) and `cas` (Xet)."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -41,6 +45,10 @@ class HubServer(App):
         self.moved: dict[tuple[str, str], str] = {}
         self.objects: dict[str, bytes] = {}  # LFS objects by sha256
         self.parts: dict[str, dict[int, bytes]] = {}  # multipart uploads on their way
+        self.xorbs: dict[str, Xorb] = {}
+        self.xet_files: dict[str, list[Term]] = {}  # by the hash that Xet gives a file
+        self.xet_hashes: dict[str, str] = {}  # from sha256 to that hash
+        self.xet_tokens: dict[str, XetToken] = {}
         self.collections: dict[str, dict[str, Any]] = {}
         self.jobs: dict[str, Job] = {}
         self.machine: Callable[[Job], None] | None = None  # runs each new job, in a thread of its own
@@ -57,7 +65,7 @@ class HubServer(App):
         self._clock = itertools.count(1)
         self._names = itertools.count(1)
         self._struck: dict[int, list[Action]] = {}
-        self.hub_origin, self.cdn_origin = Origin("hub", self), Origin("cdn", self)
+        self.hub_origin, self.cdn_origin, self.cas_origin = (Origin(name, self) for name in ("hub", "cdn", "cas"))
 
     # --- Life ---
 
@@ -70,18 +78,22 @@ class HubServer(App):
         return self.cdn_origin.url
 
     @property
+    def cas(self) -> str:
+        return self.cas_origin.url
+
+    @property
     def running(self) -> bool:
         return self.hub_origin.running
 
     def start(self) -> None:
         """Listen; after a `stop`, on the same ports."""
-        self.hub_origin.start()
-        self.cdn_origin.start()
+        for origin in (self.hub_origin, self.cdn_origin, self.cas_origin):
+            origin.start()
 
     def stop(self) -> None:
         """Refuse connections and end those that are open; everything stored is kept for the next `start`."""
-        self.hub_origin.stop()
-        self.cdn_origin.stop()
+        for origin in (self.hub_origin, self.cdn_origin, self.cas_origin):
+            origin.stop()
 
     def reset(self) -> None:
         """What a test starts from: running, no faults, an empty log; repositories and users stay."""
@@ -246,6 +258,8 @@ class HubServer(App):
         if authorization is not None:
             token = self.accounts.tokens.get(authorization.removeprefix("Bearer "))
         label = "" if authorization is None else token.label if token is not None else "invalid"
+        if request.origin == "cas" and label == "invalid" and authorization is not None:
+            label = "xet" if authorization.removeprefix("Bearer ") in self.xet_tokens else label
         return self.log.add(entry_of(request, label))
 
     def before_body(self, request: Request) -> None:
@@ -269,7 +283,7 @@ class HubServer(App):
         return response
 
     def _handle(self, request: Request) -> Response:
-        router = api.HUB if request.origin == "hub" else api.CDN
+        router = {"hub": api.HUB, "cdn": api.CDN, "cas": api.CAS}[request.origin]
         endpoint = router.find(request)
         if endpoint is None:
             self.unknown.append(f"{request.method} {request.origin} {request.url}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import Do, HubServer
+from tests.hub_server import Corrupt, Do, Drop, HubServer
 from tests.hub_server.fixtures import HubProcess
 from tests.hub_server.process import traffic_of
 
@@ -131,3 +131,43 @@ def test_traffic_to_elsewhere_is_seen_even_if_it_is_swallowed(hub: HubServer, hu
         "socket.getaddrinfo 'huggingface.co'",
         "socket.sendto ('192.0.2.1', 53)",
     ]
+
+
+def test_xet_is_used_both_ways(hub: HubServer, hub_process: HubProcess) -> None:
+    repo = hub.unique("model")
+    hub.create_repo(repo, private=True)
+    code = f"""
+        import os, pathlib, random
+        from huggingface_hub import HfApi, snapshot_download
+        random.seed(0)
+        here = pathlib.Path("out")
+        here.mkdir()
+        (here / "random.safetensors").write_bytes(random.randbytes(700_000))
+        (here / "text.bin").write_bytes(b"the same words " * 40_000)
+        (here / "floats.npy").write_bytes(b"".join((1000 + n).to_bytes(4, "little") for n in range(70_000)) + b"x")
+        (here / "config.json").write_text("{{}}")
+        sha = HfApi().upload_folder(repo_id={repo!r}, folder_path=here).oid
+        back = pathlib.Path(snapshot_download({repo!r}, revision=sha))
+        for file in here.iterdir():
+            assert file.read_bytes() == (back / file.name).read_bytes(), file
+        print(sha)
+    """
+    done = hub_process.run(code, token=hub.token("alice"), xet=True)
+    assert done.stdout.split() == [hub.head(repo)]
+    assert hub.files(repo)["text.bin"] == b"the same words " * 40_000
+    assert hub.log.count("POST", "^/v1/xorbs/", origin="cas") > 0
+    assert hub.log.count("GET", "^/xorbs/", origin="cdn") > 0
+    assert hub.log.count("", "lfs/objects|^/objects/|^/upload/") == 0
+    schemes = {chunk.scheme for xorb in hub.xorbs.values() for chunk in xorb.chunks}
+    assert schemes == {0, 1, 2}  # as it is, LZ4, and LZ4 of bytes grouped by their place
+    # A wrong byte is noticed, other than by LFS, and fetched again; a lost answer of the storage is asked for again.
+    hub.log.clear()
+    wrong = hub.faults.add("GET", "^/xorbs/", Corrupt(at=1000), origin="cdn")
+    lost = hub.faults.add("GET", "^/v1/reconstructions/", Drop("after"), origin="cas")
+    code = f"""
+        from huggingface_hub import hf_hub_download
+        print(open(hf_hub_download({repo!r}, "text.bin"), "rb").read() == b"the same words " * 40_000)
+    """
+    home = hub_process.fresh_home("another machine")
+    assert hub_process.run(code, token=hub.token("alice"), xet=True, home=home).stdout.split() == ["True"]
+    assert (wrong.hits, lost.hits) == (1, 1)

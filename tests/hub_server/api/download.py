@@ -49,12 +49,23 @@ def _resolve(server: HubServer, request: Request, kind: str, repo: str, revision
     found, commit, blob = _locate(server, request, kind, repo, revision, path)
     headers = {"X-Repo-Commit": commit.sha, "X-Linked-Etag": f'"{blob.etag}"', "X-Linked-Size": str(len(blob.content))}
     if blob.lfs:
+        headers |= _xet_headers(server, found, commit, blob)
         name = posixpath.basename(path)
         location = server.sign(server.cdn, f"/objects/{blob.sha256}", filename=name)
         return Response(302, b"", {**headers, "Location": location, "Cache-Control": "no-store"})
     # Production answers small files from a cache on the same origin; the client follows and keeps its token.
     location = f"/api/resolve-cache/{kind}s/{found.name}/{commit.sha}/{quote(path)}"
     return Response(307, b"", {**headers, "Location": location})
+
+
+def _xet_headers(server: HubServer, repo: Repo, commit: Commit, blob: Blob) -> dict[str, str]:
+    """Where the same bytes are in Xet storage, if they came that way; clients without Xet follow the redirect."""
+    file = server.xet_hashes.get(blob.sha256)
+    if file is None:
+        return {}
+    token = f"{server.endpoint}/api/{repo.kind}s/{repo.name}/xet-read-token/{commit.sha}"
+    links = f'<{token}>; rel="xet-auth", <{server.cas}/v1/reconstructions/{file}>; rel="xet-reconstruction-info"'
+    return {"X-Xet-Hash": file, "Link": links}
 
 
 @HUB.route("GET", "/{prefix}{repo}/resolve/{revision}/{path}")

@@ -20,7 +20,7 @@ def lfs_info(blob: Blob) -> dict[str, object]:
     return {"oid": blob.sha256, "size": len(blob.content), "pointerSize": blob.pointer_size}
 
 
-def entry(repo: Repo, commit: Commit, tree: Tree, path: str, *, expand: bool) -> dict[str, object]:
+def entry(server: HubServer, repo: Repo, commit: Commit, tree: Tree, path: str, *, expand: bool) -> dict[str, object]:
     """One row of a listing; `expand` adds the commit that last changed it and the scan of its content."""
     if tree.is_folder(path):
         row: dict[str, object] = {"type": "directory", "path": path, "oid": tree.oid(path), "size": 0}
@@ -29,6 +29,8 @@ def entry(repo: Repo, commit: Commit, tree: Tree, path: str, *, expand: bool) ->
         row = {"type": "file", "path": path, "oid": blob.oid, "size": len(blob.content)}
         if blob.lfs:
             row["lfs"] = lfs_info(blob)
+            if blob.sha256 in server.xet_hashes:
+                row["xetHash"] = server.xet_hashes[blob.sha256]
     if expand:
         last = last_change(repo, commit, path)
         row["lastCommit"] = {"id": last.sha, "title": last.title, "date": timestamp(last)}
@@ -56,7 +58,9 @@ def _list(server: HubServer, request: Request, kind: str, repo: str, revision: s
     if not tree.is_folder(folder):
         raise entry_missing(folder, commit.sha)
     paths = list(tree.walk(folder, recursive=request.flag("recursive")))
-    return paged(server, request, [entry(found, commit, tree, path, expand=request.flag("expand")) for path in paths])
+    return paged(
+        server, request, [entry(server, found, commit, tree, path, expand=request.flag("expand")) for path in paths]
+    )
 
 
 @HUB.route("GET", "/api/{kind}s/{repo}/tree/{revision}")
@@ -81,4 +85,4 @@ def paths_info(server: HubServer, request: Request, kind: str, repo: str, revisi
         form = parse_qs(request.body.decode())
         paths, expand = form.get("paths", []), form.get("expand", ["false"])[0].lower() == "true"
     known = [path for path in paths if path in tree.files or (path and tree.is_folder(path))]
-    return Response.json([entry(found, commit, tree, path, expand=expand) for path in known])
+    return Response.json([entry(server, found, commit, tree, path, expand=expand) for path in known])

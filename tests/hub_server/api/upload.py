@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..server import HubServer
 
 
-def _check_contributor(repo: Repo, request: Request) -> None:
+def check_contributor(repo: Repo, request: Request) -> None:
     """Whoever may open a pull request: anyone who sees the repository and may write somewhere."""
     if request.token is None:
         raise needs_login()
@@ -33,14 +33,14 @@ def _check_contributor(repo: Repo, request: Request) -> None:
         raise forbidden("you must use a write token to upload to a repository.")
 
 
-def _ref_to_write(server: HubServer, repo: Repo, request: Request, revision: str) -> str:
+def ref_to_write(repo: Repo, request: Request, revision: str) -> str:
     """The branch or pull request that the caller may move."""
     ref = repo.ref_to_write(revision)
     if ref is None:
         check_write(repo, request.token)
         raise revision_missing(revision)
     if ref.startswith("refs/pr/") and not may_write(repo, request.token):
-        _check_contributor(repo, request)
+        check_contributor(repo, request)
         assert request.token is not None
         if repo.discussions[int(ref.removeprefix("refs/pr/"))].author != request.token.user.name:
             raise forbidden("only the author of a pull request and the owners of the repository may add to it.")
@@ -54,10 +54,10 @@ def preupload(server: HubServer, request: Request, kind: str, repo: str, revisio
     """How each file is to be sent, and what is there already, so that unchanged files are left out."""
     found = server.visible(kind, repo, request)
     if request.flag("create_pr"):
-        _check_contributor(found, request)
+        check_contributor(found, request)
         commit = server.commit_of(found, revision)
     else:
-        commit = found.commits[found.refs[_ref_to_write(server, found, request, revision)]]
+        commit = found.commits[found.refs[ref_to_write(found, request, revision)]]
     asked = request.read_json()
     ignored = str(asked.get("gitIgnore", "")).split()
     rows = []
@@ -75,7 +75,7 @@ def preupload(server: HubServer, request: Request, kind: str, repo: str, revisio
 @HUB.route("POST", "/{prefix}{repo}.git/info/lfs/objects/batch")
 def lfs_batch(server: HubServer, request: Request, kind: str, repo: str) -> Response:
     found = server.visible(kind, repo, request)
-    _check_contributor(found, request)
+    check_contributor(found, request)
     asked = request.read_json()
     if asked.get("operation") != "upload" or asked.get("hash_algo") != "sha256":
         raise bad_request("only uploads by sha256 are served here")
@@ -156,7 +156,7 @@ def complete_multipart(server: HubServer, request: Request) -> Response:
 @HUB.route("POST", "/{prefix}{repo}.git/info/lfs/objects/verify")
 def lfs_verify(server: HubServer, request: Request, kind: str, repo: str) -> Response:
     found = server.visible(kind, repo, request)
-    _check_contributor(found, request)
+    check_contributor(found, request)
     asked = request.read_json()
     if asked["oid"] not in found.uploaded or len(server.objects[asked["oid"]]) != asked["size"]:
         raise HubError(404, f"LFS object {asked['oid']} was not uploaded")
@@ -183,10 +183,10 @@ def commit(server: HubServer, request: Request, kind: str, repo: str, revision: 
     found = server.visible(kind, repo, request)
     create_pr = request.flag("create_pr")
     if create_pr:
-        _check_contributor(found, request)
+        check_contributor(found, request)
         base = server.commit_of(found, revision)
     else:
-        ref = _ref_to_write(server, found, request, revision)
+        ref = ref_to_write(found, request, revision)
         base = found.commits[found.refs[ref]]
     header, operations = _parse_commit(request.body)
     parent = header.get("parentCommit")
