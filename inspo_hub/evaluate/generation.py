@@ -78,8 +78,10 @@ class InverseCdfSampler(LogitsProcessor):
         if self.top_p < 1.0:
             probabilities = _nucleus(probabilities, self.top_p)
         running = probabilities.cumsum(dim=-1)
-        target = uniform[:, None] * running[:, -1:]
-        token = torch.searchsorted(running, target, right=True).clamp(max=scores.shape[-1] - 1)
+        total = running[:, -1:]
+        # Below the total even where the product rounds up to it: the token found has probability then.
+        target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+        token = torch.searchsorted(running, target, right=True)
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
