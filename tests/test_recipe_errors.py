@@ -173,18 +173,25 @@ def test_a_recipe_must_be_a_mapping() -> None:
         ("reference: {id: a/b}", "reference.id", "would be ignored"),
         ("reference: {revision: main}", "reference.revision", "would be ignored"),
         ("reference: {source: model, id: /models/x, revision: main}", "reference.revision", "has no revisions"),
-        ("evaluate: {prompts: {id: a/b}, judge: {python: 'a:b'}, temperature: 0, samples_per_prompt: 2}",
-         "evaluate.samples_per_prompt", "2 equal answers"),
+        (
+            "evaluate: {prompts: {id: a/b}, judge: {python: 'a:b'}, temperature: 0, samples_per_prompt: 2}",
+            "evaluate.samples_per_prompt",
+            "2 equal answers",
+        ),
         ("variants: {a: {seed: 1}}", "variants.a.seed", "twins share the seed"),
         ("variants: {a: {data: {max_length: 9}}}", "variants.a.data", "trained on the same pairs"),
         ("variants: {a: {variants: {}}}", "variants.a.variants", "do not nest"),
         ("variants: {a: {extends: b.yaml}}", "variants.a.extends", "merged over the recipe that holds it"),
         ("variants: {a b: {}}", "variants.a b", "cannot name a folder"),
-        ("variants: {a: {}, b: {model: {tokenizer: x/y}}}", "variants.b.model.tokenizer", "another variant has 'owner/model'"),
+        (
+            "variants: {a: {}, b: {model: {tokenizer: x/y}}}",
+            "variants.b.model.tokenizer",
+            "another variant has 'owner/model'",
+        ),
         ("variants: {a: {}, b: {model: {id: x/y}}}", "variants.b.model", "'x/y', where another variant has"),
         ("variants: {a: {conditioning: one_sided}}", "variants.a.conditioning", "needs `reference.context"),
     ],
-)  # fmt: skip
+)
 def test_values_that_do_not_go_together(text: str, path: str, message: str) -> None:
     matching = [problem for problem in problems_of(f"{SMALLEST}{text}\n") if message in problem.what]
     assert [problem.path for problem in matching] == [path]
@@ -201,10 +208,18 @@ def test_values_that_do_not_go_together(text: str, path: str, message: str) -> N
         ("{id: owner/model}", "{id: /models/x, revision: main}", "model.revision"),
         ("{id: owner/model}", "{id: a/b, tokenizer: /models/x, tokenizer_revision: main}", "model.tokenizer_revision"),
         ("{lr: 5e-7}", "{lr: 5e-7, eval_every: 5}", "train.eval_every"),
-        ("train: [{id: owner/pairs}]", "train: [{id: owner/pairs}]\n  heldout: {fraction: 1.5}", "data.heldout.fraction"),
-        ("train: [{id: owner/pairs}]", "train: [{id: owner/pairs}]\n  heldout: {fraction: 0.1, n: 3}", "data.heldout.n"),
+        (
+            "train: [{id: owner/pairs}]",
+            "train: [{id: owner/pairs}]\n  heldout: {fraction: 1.5}",
+            "data.heldout.fraction",
+        ),
+        (
+            "train: [{id: owner/pairs}]",
+            "train: [{id: owner/pairs}]\n  heldout: {fraction: 0.1, n: 3}",
+            "data.heldout.n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_data_that_does_not_go_together(old: str, new: str, path: str) -> None:
     assert only_problem(SMALLEST.replace(old, new)).path == path
 

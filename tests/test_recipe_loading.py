@@ -1,4 +1,4 @@
-"""Inheritance, overrides, variants and paths: what a recipe is after it is loaded, and that its hash is its identity."""
+"""Inheritance, overrides, variants and paths: what a recipe is once it is loaded, and that its hash identifies it."""
 
 from __future__ import annotations
 

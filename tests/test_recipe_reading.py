@@ -78,7 +78,10 @@ def _lines(node: Node, path: str = "") -> dict[str, int | None]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3\n", "f:3: a: written twice, first at f:1\n  expected: every key once\n  fix: delete one of the two"),
+        (
+            "a: 1\nb: 2\na: 3\n",
+            "f:3: a: written twice, first at f:1\n  expected: every key once\n  fix: delete one of the two",
+        ),
         ("a: {b: 1, b: 2}", "f:1: a.b: written twice, first at f:1"),
         ("a: 1\nb: [1\nc: 2\n", "f:3: not valid YAML: while parsing a flow sequence expected ',' or ']', but got ':'"),
         ("a: 1\n\tb: 2\n", "f:2: not valid YAML"),
@@ -92,7 +95,7 @@ def _lines(node: Node, path: str = "") -> dict[str, int | None]:
         ("[" * 5000, "f: nested too deeply for a recipe"),
         ("a: *nowhere", "f:1: not valid YAML: found undefined alias 'nowhere'"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_told_with_its_line(text: str, message: str) -> None:
     with pytest.raises(RecipeError) as caught:
         read_tree(text, "f")
@@ -123,8 +126,15 @@ def test_an_empty_text_is_an_empty_mapping() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1e-6", 1e-6), ("dpo", "dpo"), ("[1, x]", [1, "x"]), ("{a: {b: no}}", {"a": {"b": "no"}}), ("", None), ("'1'", "1")],
-)  # fmt: skip
+    [
+        ("1e-6", 1e-6),
+        ("dpo", "dpo"),
+        ("[1, x]", [1, "x"]),
+        ("{a: {b: no}}", {"a": {"b": "no"}}),
+        ("", None),
+        ("'1'", "1"),
+    ],
+)
 def test_an_override_is_one_value(text: str, value: object) -> None:
     node = read_value(text, f"--set k={text}")
     assert node.plain() == value

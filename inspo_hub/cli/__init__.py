@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from inspo_hub.cli.app import app, main
+from inspo_hub.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

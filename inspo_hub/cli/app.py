@@ -78,8 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(str(error), error.to_dict(), error.exit_code, as_json)
     except _UsageError as error:
         exit_code = int(getattr(error, "exit_code", 2))
-        message = str(getattr(error, "message", error))
-        fix = f"inspo-hub {' '.join(given[:1])} --help".replace("  ", " ")
+        message = str(error.format_message() if hasattr(error, "format_message") else error)
+        command = [word for word in given[:1] if not word.startswith("-")]
+        fix = " ".join(["inspo-hub", *command, "--help"])
         facts = {"error": "UsageError", "exit_code": exit_code, "what": message, "fix": fix}
         return _failed(f"{message}\n  fix: {fix}", facts, exit_code, as_json) if message else exit_code
     except (KeyboardInterrupt, typer.Abort):
