@@ -12,7 +12,7 @@ from inspo_hub.hub.fetch import download_size, fetch, fetch_files, wanted_files,
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
-from inspo_hub.hub.push import Upload, find_pull_request, look, pull_request_ref, push
+from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push
 from inspo_hub.hub.redact import redact
 from inspo_hub.hub.resolve import cached_shas, list_files, metadata, resolve
 from inspo_hub.hub.types import Commit, FileHash, Kind, Pinned, RepoFile, RepoMetadata
@@ -52,6 +52,7 @@ __all__ = [
     "local_fingerprint",
     "look",
     "metadata",
+    "open_pull_request",
     "preflight",
     "pull_request_ref",
     "push",

@@ -18,10 +18,12 @@ SETTLED_NS = 2_000_000_000
 clock without a trace, so its hash is not remembered (git calls such files racy)."""
 
 
-def file_hash(path: Path) -> FileHash:
+def file_hash(path: Path, *, remember: bool = True) -> FileHash:
     """SHA-256 and git blob SHA-1 of a file in one pass. Remembered by path, size, mtime, ctime and inode."""
     path = path.resolve(strict=True)
     before = _stamp(path)
+    if not remember:
+        return _hash_for_real(path, before[0])
     entry = cache_dir() / "fingerprints" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
     remembered = _recall(entry, str(path), before)
     if remembered is not None:

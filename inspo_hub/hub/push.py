@@ -10,7 +10,6 @@ from pathlib import Path
 from inspo_hub.hub.client import HubFailure, api, call, repo_url
 from inspo_hub.hub.faults import Fault
 from inspo_hub.hub.files import check_repo_path
-from inspo_hub.hub.fingerprint import bytes_hash, file_hash
 from inspo_hub.hub.types import Commit, FileHash, Kind, RepoFile
 
 log = logging.getLogger(__name__)
@@ -22,24 +21,21 @@ MAIN = "main"
 class Upload:
     """What one push must bring about: these files on this branch, and none of the stale ones.
 
-    `stale` picks, among the remote files that are not uploaded, those that the same commit removes.
+    `hashes` are those of `files`. `stale` picks, among the remote files that are not uploaded, those that the same
+    commit removes.
     """
 
     repo_id: str
     files: Mapping[str, Path | bytes]
+    hashes: Mapping[str, FileHash]
     revision: str
     message: str
     description: str = ""
     kind: Kind = "model"
     stale: Callable[[str], bool] = lambda path: False
 
-    def hashes(self) -> dict[str, FileHash]:
-        return {
-            check_repo_path(path, where=self.repo_id): bytes_hash(source)
-            if isinstance(source, bytes)
-            else file_hash(source)
-            for path, source in self.files.items()
-        }
+    def __post_init__(self) -> None:
+        assert self.files.keys() == self.hashes.keys(), "one hash for each file"
 
 
 def look(repo_id: str, revision: str, *, kind: Kind = "model") -> tuple[str, dict[str, RepoFile]] | None:
@@ -71,18 +67,19 @@ def push(upload: Upload, *, create_pr: bool = False) -> Commit:
     Where they already stand there (the answer to an earlier commit was lost), nothing is committed. Raises what the
     client raises, or HubFailure where the Hub holds other bytes than were sent; the caller classifies and tries again.
     """
-    hashes = upload.hashes()
+    for path in upload.files:
+        check_repo_path(path, where=upload.repo_id)
     found = look(upload.repo_id, upload.revision, kind=upload.kind)
     if found is None:
         log.info("creating the branch %s of %s", upload.revision, upload.repo_id)
         api().create_branch(upload.repo_id, branch=upload.revision, repo_type=upload.kind, exist_ok=True)
     head, remote = found if found is not None else ("", {})
     stale = [path for path in remote if path not in upload.files and upload.stale(path)]
-    if head and not stale and not differing(hashes, remote):
+    if head and not stale and not differing(upload.hashes, remote):
         return Commit(head, _commit_url(upload, head), _pull_request_number(upload.revision))
     done = _commit(upload, stale, create_pr)
     stands = look(upload.repo_id, done.sha, kind=upload.kind)
-    wrong = differing(hashes, stands[1] if stands is not None else {})
+    wrong = differing(upload.hashes, stands[1] if stands is not None else {})
     if wrong:
         raise HubFailure(Fault("busy", f"the Hub holds other bytes than were sent: {', '.join(wrong[:5])}"))
     return done
@@ -126,6 +123,13 @@ def find_pull_request(repo_id: str, title: str, *, kind: Kind = "model") -> int 
     found = api().get_repo_discussions(repo_id, repo_type=kind, discussion_type="pull_request", discussion_status="all")
     numbers = [each.num for each in found if each.title == title and each.status in ("open", "draft")]
     return max(numbers, default=None)
+
+
+def open_pull_request(repo_id: str, number: int, *, kind: Kind = "model") -> None:
+    """Makes a draft ready for its reader; the client creates every pull request as a draft. One attempt."""
+    client = api()
+    if client.get_discussion_details(repo_id, number, repo_type=kind).status == "draft":
+        client.change_discussion_status(repo_id, number, "open", repo_type=kind)
 
 
 def ensure_repo(repo_id: str, *, private: bool | None, kind: Kind = "model") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspo_hub.recipe.loading import load_recipe, parse_recipe
 from inspo_hub.recipe.paths import is_path
 from inspo_hub.recipe.problems import Problem, RecipeProblems
+from inspo_hub.recipe.publishing import PublishSection
 from inspo_hub.recipe.running import EvaluateSection, JudgeSection, PromptSource, TrainSection
 from inspo_hub.recipe.schema import Recipe
 from inspo_hub.recipe.sections import (
@@ -27,6 +28,7 @@ __all__ = [
     "ModelSection",
     "Problem",
     "PromptSource",
+    "PublishSection",
     "Recipe",
     "RecipeProblems",
     "ReferenceSection",

@@ -33,6 +33,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _model(recipe)
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
+    yield from _publishing(recipe)
     yield from _variants(recipe)
 
 
@@ -153,6 +154,25 @@ def _evaluation(recipe: Recipe) -> Iterator[Conflict]:
     if evaluate.temperature == 0 and evaluate.samples_per_prompt > 1:
         what = f"{evaluate.samples_per_prompt} equal answers: temperature 0 always takes the most probable token"
         yield Conflict(("evaluate", "samples_per_prompt"), what, "1, or a temperature above 0")
+
+
+def _publishing(recipe: Recipe) -> Iterator[Conflict]:
+    publish = recipe.publish
+    if publish is None:
+        return
+    if publish.strategy == "checkpoint" and publish.create_pr:
+        what = "a pull request cannot bring the branch of resumable checkpoints"
+        yield Conflict(("publish", "strategy"), what, "end or every_save", "or write to a repository of your own")
+    if publish.strategy == "checkpoint" and publish.checkpoints_branch == publish.branch:
+        what = f"{publish.branch!r} holds the weights: checkpoints would replace them"
+        yield Conflict(("publish", "checkpoints_branch"), what, "another branch than publish.branch")
+    if publish.create_pr and publish.branch != "main":
+        what = f"{publish.branch!r} would be ignored: pull requests of the Hub go to main"
+        yield Conflict(("publish", "branch"), what, "main, or create_pr: false")
+    braces = publish.repo.replace("{variant}", "")
+    if "{" in braces or "}" in braces:
+        what = f"{publish.repo!r} has braces that are not {{variant}}"
+        yield Conflict(("publish", "repo"), what, "owner/name, with {variant} at most")
 
 
 def _revision_of_a_folder(path: tuple[str | int, ...], revision: str) -> Conflict:

@@ -17,6 +17,7 @@ from inspo_hub.objectives import OBJECTIVES, Objective
 from inspo_hub.recipe.checks import cautions, find_conflicts
 from inspo_hub.recipe.merging import UNIONS, merge
 from inspo_hub.recipe.paths import map_paths
+from inspo_hub.recipe.publishing import PublishSection
 from inspo_hub.recipe.reading import Node
 from inspo_hub.recipe.running import EvaluateSection, TrainSection
 from inspo_hub.recipe.sections import AlternativeSection, DataSection, ModelSection, ReferenceSection, Section
@@ -74,6 +75,7 @@ class Recipe(Section):
     reference: ReferenceSection = Field(ReferenceSection(), description="The reference policy.")
     train: TrainSection = Field(description="The optimisation.")
     evaluate: EvaluateSection | None = Field(None, description="Generated answers and their judge; null: none.")
+    publish: PublishSection | None = Field(None, description="Where on the Hub the results go; null: nowhere.")
     variants: dict[str, dict[str, Any]] = Field(
         {},
         description="Twins: name -> the keys that differ. All are trained on the same pairs in the same order from "
