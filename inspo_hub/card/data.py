@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspo_hub.card.facts import CardFacts
 from inspo_hub.card.markdown import code, count, number, repo_link, table, words
-from inspo_hub.card.private import shown_name
+from inspo_hub.card.private import hide_paths, shown_name
 
 if TYPE_CHECKING:
     from inspo_hub.hub import Pinned
@@ -55,6 +55,9 @@ def data_report(report: Mapping[str, Any]) -> list[str]:
             f"(mean length {number(bias.get('mean_chosen'), '.0f')} against "
             f"{number(bias.get('mean_rejected'), '.0f')} tokens)."
         )
+    notes = report.get("notes") or ()
+    if notes:
+        parts.append("\n".join(f"- {words(note)}" for note in notes))
     return parts
 
 
@@ -73,7 +76,7 @@ def _findings(report: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """What was found in rows, by kind, where it was found at all."""
     for kind, rows in (report.get("invalid") or {}).items():
         if rows["count"]:
-            yield f"left out: {kind.replace('_', ' ')}", rows["count"]
+            yield f"left out: {hide_paths(kind).replace('_', ' ')}", rows["count"]
     for key, label in _FINDINGS.items():
         if (report.get(key) or {}).get("count"):
             yield label, report[key]["count"]

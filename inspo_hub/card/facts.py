@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,14 @@ def heldout_measures(summary: Mapping[str, Any]) -> tuple[Record, Record]:
     """(before, after) on the held-out pairs; before is empty where nothing was measured before the first step."""
     after: Record = summary.get("heldout") or {}
     before: Record = summary.get("heldout_before") or {}
-    return (before if before.get("step") == 0 and after.get("step") != 0 else {}), after
+    if before.get("step") != 0 or after.get("step") == 0:
+        before = {}
+    return _finite(before), _finite(after)
+
+
+def _finite(record: Record) -> Record:
+    """The record without numbers that are not finite: they are no measurement."""
+    return {key: value for key, value in record.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def system_of(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:

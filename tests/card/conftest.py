@@ -112,6 +112,7 @@ REPORT: dict[str, Any] = {
     "truncated_tokens": {"prompt": 0, "alternative": 1234},
     "tokens": {"prompt": {"mean": 10.0, "p50": 9.0, "p95": 40.0, "p100": 77.0}},
     "length_bias": {"chosen_longer": 0.75, "equal": 0.0, "mean_chosen": 30.0, "mean_rejected": 20.0},
+    "notes": ["a note with a * star"],
 }
 SUMMARY: dict[str, Any] = {
     "variant": "inspo",

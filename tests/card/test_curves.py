@@ -1,4 +1,4 @@
-"""Charts: well-formed XML that holds every value it was given, no script, nothing from elsewhere, words for everybody."""
+"""Charts: well-formed XML that holds every value it was given, no script, nothing from elsewhere, said in words."""
 
 from __future__ import annotations
 
