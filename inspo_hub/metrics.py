@@ -94,22 +94,14 @@ class PairMetrics:
 
     Args:
         device: where updates come from.
-        rewards: implicit reward of a response `(pairs,)`, an objective's `rewards`; default β·log_ratio, or β·logps
-            without a reference.
-        beta: β of the default.
+        rewards: implicit reward of a response `(pairs,)`: an objective's `rewards`.
     """
 
-    def __init__(
-        self,
-        device: torch.device | str,
-        *,
-        rewards: Callable[[ResponseView], Tensor] | None = None,
-        beta: float = 1.0,
-    ) -> None:
+    def __init__(self, device: torch.device | str, *, rewards: Callable[[ResponseView], Tensor]) -> None:
         device = torch.device(device)
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         self._sums = torch.zeros(3, len(_NAMES), dtype=self._dtype, device=device)
-        self._rewards = rewards or _scaled_rewards(beta)
+        self._rewards = rewards
 
     @torch.no_grad()
     def update(
@@ -275,7 +267,3 @@ def _wins(differences: Tensor) -> Tensor:
     """1 where positive, ½ where zero, else 0; NaN stays NaN: a comparison would make a wrong answer of it."""
     wins = (torch.sign(differences) + 1) / 2
     return torch.where(differences.isnan(), differences, wins)
-
-
-def _scaled_rewards(beta: float) -> Callable[[ResponseView], Tensor]:
-    return lambda response: beta * (response.logps if response.reference_logps is None else response.log_ratio)

@@ -16,6 +16,9 @@ from inspo_hub.views import SCORES, Score, TreeLogps
 
 PAIRS = 13
 BETA = 0.3
+DPO = OBJECTIVES["dpo"](beta=BETA).rewards  # type: ignore[call-arg]
+CPO = OBJECTIVES["cpo"](beta=1.0).rewards  # type: ignore[call-arg]
+"""β·log_ratio, and without a reference β·logps."""
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def oracle(data: SimpleNamespace, context: str) -> dict[str, float]:
 @pytest.mark.parametrize("context", ["plain", "conditioned"])
 @pytest.mark.parametrize("batch", [1, 4, 13])
 def test_any_grouping_gives_the_mean_over_all_pairs(data: SimpleNamespace, batch: int, context: str) -> None:
-    metrics = PairMetrics("cpu", beta=BETA)
+    metrics = PairMetrics("cpu", rewards=DPO)
     for start in range(0, PAIRS, batch):
         take(data, slice(start, start + batch), metrics, context)
     result = metrics.reduce()
@@ -95,7 +98,7 @@ def test_any_grouping_gives_the_mean_over_all_pairs(data: SimpleNamespace, batch
 
 def test_accuracies_are_not_a_mean_of_batch_means(data: SimpleNamespace) -> None:
     # Two batches of 12 and 1: averaging their means would weigh the last pair twelvefold.
-    metrics = PairMetrics("cpu", beta=BETA)
+    metrics = PairMetrics("cpu", rewards=DPO)
     take(data, slice(0, 12), metrics)
     take(data, slice(12, 13), metrics)
     assert metrics.reduce()["plain_accuracy"] * PAIRS == pytest.approx(oracle(data, "plain")["plain_accuracy"] * PAIRS)
@@ -104,7 +107,7 @@ def test_accuracies_are_not_a_mean_of_batch_means(data: SimpleNamespace) -> None
 def test_a_tie_counts_a_half_and_nan_is_not_a_loss() -> None:
     lengths = SimpleNamespace(chosen_lengths=torch.tensor([2, 2, 2]), rejected_lengths=torch.tensor([1, 2, 3]))
     logps = TreeLogps(chosen=torch.tensor([-1.0, -2.0, -3.0]), rejected=torch.full((3,), -2.0))
-    metrics = PairMetrics("cpu")
+    metrics = PairMetrics("cpu", rewards=CPO)
     metrics.update(logps, None, lengths)
     assert metrics.reduce()["plain_accuracy"] == 0.5
     assert metrics.reduce()["longer_chosen_share"] == 0.5
@@ -118,7 +121,7 @@ def test_a_tie_counts_a_half_and_nan_is_not_a_loss() -> None:
 
 
 def test_two_processes_agree_after_one_all_reduce(data: SimpleNamespace) -> None:
-    first, second, idle = (PairMetrics("cpu", beta=BETA) for _ in range(3))
+    first, second, idle = (PairMetrics("cpu", rewards=DPO) for _ in range(3))
     take(data, slice(0, 5), first)
     take(data, slice(5, PAIRS), second)
     calls = []
@@ -134,7 +137,7 @@ def test_two_processes_agree_after_one_all_reduce(data: SimpleNamespace) -> None
 
 
 def test_a_process_without_pairs_has_nothing_to_say() -> None:
-    metrics = PairMetrics("cpu")
+    metrics = PairMetrics("cpu", rewards=CPO)
     empty = torch.zeros(0)
     none = torch.zeros(0, dtype=torch.int64)
     metrics.update(
@@ -145,14 +148,14 @@ def test_a_process_without_pairs_has_nothing_to_say() -> None:
 
 def test_only_what_was_computed_is_logged(data: SimpleNamespace) -> None:
     plain: dict[Score, Tensor] = {score: data.policy[score] for score in ("chosen", "rejected")}
-    metrics = PairMetrics("cpu")
+    metrics = PairMetrics("cpu", rewards=CPO)
     metrics.update(TreeLogps(**plain), None, data)
     names = metrics.reduce()
     assert not [name for name in names if name.startswith("conditioned")]
     assert not {"distillation_gap", "offline_kl_estimate", "loss", "truncated_share"} & set(names)
     assert "plain_margin" in names
 
-    metrics = PairMetrics("cpu")
+    metrics = PairMetrics("cpu", rewards=CPO)
     metrics.update(
         TreeLogps(chosen_given_rejected=data.policy["chosen_given_rejected"]),
         TreeLogps(rejected=data.reference["rejected"]),
@@ -164,7 +167,7 @@ def test_only_what_was_computed_is_logged(data: SimpleNamespace) -> None:
 
 
 def test_one_sided_margins_compare_the_conditioned_with_the_plain_response(data: SimpleNamespace) -> None:
-    metrics = PairMetrics("cpu", beta=BETA)
+    metrics = PairMetrics("cpu", rewards=DPO)
     shown: tuple[Score, ...] = ("chosen_given_rejected", "rejected")
     metrics.update(
         TreeLogps(**{score: data.policy[score] for score in shown}),
@@ -193,7 +196,7 @@ def test_rewards_are_the_objective_s_own(data: SimpleNamespace, name: str) -> No
 
 
 def test_a_checkpoint_carries_the_open_interval(data: SimpleNamespace) -> None:
-    whole, before, after = (PairMetrics("cpu", beta=BETA) for _ in range(3))
+    whole, before, after = (PairMetrics("cpu", rewards=DPO) for _ in range(3))
     take(data, slice(0, PAIRS), whole)
     take(data, slice(0, 6), before)
     after.load_state_dict(json.loads(json.dumps(before.state_dict())))
@@ -204,7 +207,7 @@ def test_a_checkpoint_carries_the_open_interval(data: SimpleNamespace) -> None:
 
 def test_updates_keep_no_graph(data: SimpleNamespace) -> None:
     policy = TreeLogps(**{score: value.requires_grad_() for score, value in data.policy.items()})
-    metrics = PairMetrics("cpu")
+    metrics = PairMetrics("cpu", rewards=CPO)
     metrics.update(policy, TreeLogps(**data.reference), data, losses=data.losses.requires_grad_())
     assert not metrics._sums.requires_grad
 
@@ -220,7 +223,7 @@ def test_only_reading_waits_for_the_device(data: SimpleNamespace) -> None:
     policy, reference = (
         TreeLogps(**{score: value.cuda() for score, value in logps.items()}) for logps in (data.policy, data.reference)
     )
-    losses, metrics = data.losses.cuda(), PairMetrics("cuda", beta=BETA)
+    losses, metrics = data.losses.cuda(), PairMetrics("cuda", rewards=DPO)
     torch.cuda.set_sync_debug_mode("error")
     try:
         metrics.update(policy, reference, moved, losses=losses, reference_context="conditioned")
