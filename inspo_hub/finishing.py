@@ -9,9 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inspo_hub import hub
+from inspo_hub.plan import LOCK_FILE
 from inspo_hub.training.checkpoints import write_json_atomically
+from inspo_hub.training.records import JsonLines
 
 if TYPE_CHECKING:
+    from inspo_hub.card import CardFacts, Twin
     from inspo_hub.recipe import Recipe
     from inspo_hub.training.job import VariantJob
 
@@ -67,6 +71,51 @@ def _key(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str
         "settings": hashlib.sha256(settings.encode()).hexdigest(),
         "training": hashlib.sha256(training.encode()).hexdigest(),
     }
+
+
+def write_cards(
+    recipe: Recipe,
+    jobs: Sequence[VariantJob],
+    summaries: Mapping[str, Mapping[str, Any]],
+    comparison: Mapping[str, Any] | None,
+    output: Path,
+) -> None:
+    """recipe.yaml and README.md of every variant, and the comparison's card where there are several."""
+    from inspo_hub.card import Twin, write_model_card, write_twin_card
+
+    facts = []
+    for job in jobs:
+        twins = [Twin(name=name, summary=summary) for name, summary in summaries.items() if name != job.name]
+        one = card_facts(job, summaries[job.name], comparison, twins)
+        (job.output / "recipe.yaml").write_text(job.recipe.to_yaml(), encoding="utf-8")
+        write_model_card(job.output, one)
+        facts.append(one)
+    if len(facts) > 1:
+        write_twin_card(output, recipe, facts)
+
+
+def card_facts(
+    job: VariantJob, summary: Mapping[str, Any], comparison: Mapping[str, Any] | None, twins: Sequence[Twin]
+) -> CardFacts:
+    """What the card of a variant says."""
+    from inspo_hub.card import CardFacts
+
+    return CardFacts(
+        variant=job.name,
+        recipe=job.recipe,
+        base=job.plan.model,
+        summary=summary,
+        lock=json.loads((job.output / LOCK_FILE).read_text(encoding="utf-8")),
+        base_metadata=hub.metadata(job.plan.model),
+        train=job.plan.train,
+        heldout=job.plan.heldout,
+        reference=job.plan.reference,
+        metrics=JsonLines(job.output / "metrics.jsonl").read(),
+        data_report=job.data_report.to_dict(),
+        evaluation=comparison,
+        twins=twins,
+        example=job.tokenizer.decode(job.train[0].prompt, skip_special_tokens=True) if len(job.train) else None,
+    )
 
 
 def tell(jobs: Sequence[VariantJob], output: Path, *, compared: bool) -> None:

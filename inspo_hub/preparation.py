@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from accelerate import PartialState
 from inspo_hub import hub
 from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
+from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
 from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.training.job import VariantJob
 
@@ -28,73 +29,102 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def prepare_jobs(recipe: Recipe, output: Path, *, resume: str) -> list[VariantJob]:
+def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto") -> list[VariantJob]:
     """The variants of a recipe, ready to train in turn. Twins share pairs, order and held-out rows.
 
     The first process resolves and downloads before the others look, so that all of them see the same commits.
+
+    Raises:
+        ResolutionError: something cannot be found or reached, or moved since the lock although `frozen` forbids it.
+        DataError: the data cannot be used.
     """
-    variants = recipe.variant_recipes()
-    conditioned = any(_is_conditioned(variant) for variant in variants.values())
-    jobs = []
-    for name, variant in variants.items():
-        inputs = on_first_process(partial(fetch_inputs, variant))
+    folders = variant_folders(recipe, output)
+    prepared = on_first_process(partial(_plan_and_fetch, recipe, folders, frozen=frozen, resume=resume))
+    conditioned = any(_is_conditioned(plan.recipe) for plan, _ in prepared.values())
+    jobs: list[VariantJob] = []
+    known: dict[str, PreparedData] = {}
+    for name, (plan, inputs) in prepared.items():
+        model = plan.recipe.model
         with PartialState().main_process_first():
             tokenizer = load_tokenizer(
                 inputs.tokenizer,
-                chat_template=Path(variant.model.chat_template) if variant.model.chat_template else None,
-                trust_remote_code=variant.model.trust_remote_code,
+                chat_template=Path(model.chat_template) if model.chat_template else None,
+                trust_remote_code=model.trust_remote_code,
             )
-            separator = separator_ids(tokenizer, variant.alternative.format, variant.alternative.turn_text)
-            data = _prepare(variant, inputs, tokenizer, separator, conditioned=conditioned)
-        folder = output / name if recipe.variants else output
-        jobs.append(_job(name, variant, folder, inputs, tokenizer, separator, data, resume=resume))
+            alternative = plan.recipe.alternative
+            separator = separator_ids(tokenizer, alternative.format, alternative.turn_text)
+            # Twins share their pairs: prepared, and reported, once.
+            key = repr(
+                (inputs.tokenizer, model.chat_template, separator, alternative.max_tokens, plan.data_fingerprint())
+            )
+            if key not in known:
+                known[key] = _prepare(plan.recipe, inputs, tokenizer, separator, conditioned=conditioned)
+            data = known[key]
+        jobs.append(_job(name, plan, folders[name], inputs, tokenizer, separator, data, resume=resume))
+    _lock(jobs, frozen=frozen)
     return jobs
+
+
+def variant_folders(recipe: Recipe, output: Path) -> dict[str, Path]:
+    """Where each variant's results go: folders of their own below the output, or the output itself without variants."""
+    return {name: output / name if recipe.variants else output for name in recipe.variant_recipes()}
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a variant names, on this machine, with what identifies it."""
+    """What a variant names, on this machine, and the content identity of its weights."""
 
     model: Path
     tokenizer: Path
     weights: str
-    """Content identity of the model's weights."""
     reference: Path | None
     reference_weights: str
     train: tuple[Path, ...]
     heldout: tuple[Path, ...]
-    pinned: dict[str, hub.Pinned]
-    """By the recipe key that names it."""
+    prompts: Path | None
 
 
-def fetch_inputs(variant: Recipe) -> Inputs:
-    """Pins everything a variant names to commits or paths, then downloads and checks it."""
-    heldout = variant.data.heldout if isinstance(variant.data.heldout, tuple) else ()
-    model = hub.resolve("model", variant.model.id, variant.model.revision)
-    tokenizer = model
-    if variant.model.tokenizer:
-        tokenizer = hub.resolve("model", variant.model.tokenizer, variant.model.tokenizer_revision)
-    reference = None
-    if variant.reference.source == "model":
-        assert variant.reference.id is not None, "the recipe checked it"
-        reference = hub.resolve("model", variant.reference.id, variant.reference.revision)
-    train = [hub.resolve("dataset", source.id, source.revision) for source in variant.data.train]
-    held = [hub.resolve("dataset", source.id, source.revision) for source in heldout]
-    pinned = {"model": model, "tokenizer": tokenizer} | ({"reference": reference} if reference else {})
-    pinned |= {f"data.train.{number}": pin for number, pin in enumerate(train)}
-    pinned |= {f"data.heldout.{number}": pin for number, pin in enumerate(held)}
-    code = variant.model.trust_remote_code
-    weights = hub.weights_identity(model)
+def _plan_and_fetch(
+    recipe: Recipe, folders: Mapping[str, Path], *, frozen: bool, resume: str
+) -> dict[str, tuple[Plan, Inputs]]:
+    """Everything pinned first, then downloaded and checked.
+
+    A run that goes on keeps the commits it started with, wherever their branches are now.
+    """
+    locks = {name: read_lock(folder) for name, folder in folders.items() if (folder / LOCK_FILE).is_file()}
+    goes_on = resume != "none" and not frozen
+    plans = make_plans(recipe.variant_recipes(), locks=locks, from_lock=goes_on)
+    if frozen:
+        for name, lock in locks.items():
+            refuse_drift(compare_lock(lock, plans[name]), where=str(folders[name] / LOCK_FILE))
+    return {name: (plan, _fetch(plan)) for name, plan in plans.items()}
+
+
+def _fetch(plan: Plan) -> Inputs:
+    code = plan.recipe.model.trust_remote_code
+    weights = hub.weights_identity(plan.model)
     return Inputs(
-        model=hub.fetch(model, code=code),
-        tokenizer=hub.fetch(tokenizer, "tokenizer", code=code),
+        model=hub.fetch(plan.model, code=code),
+        tokenizer=hub.fetch(plan.tokenizer, "tokenizer", code=code),
         weights=weights,
-        reference=hub.fetch(reference, code=code) if reference else None,
-        reference_weights=hub.weights_identity(reference) if reference else weights,
-        train=tuple(hub.fetch(pin) for pin in train),
-        heldout=tuple(hub.fetch(pin) for pin in held),
-        pinned=pinned,
+        reference=hub.fetch(plan.reference, code=code) if plan.reference else None,
+        reference_weights=hub.weights_identity(plan.reference) if plan.reference else weights,
+        train=tuple(hub.fetch(pin) for pin in plan.train),
+        heldout=tuple(hub.fetch(pin) for pin in plan.heldout),
+        prompts=hub.fetch(plan.prompts) if plan.prompts else None,
     )
+
+
+def _lock(jobs: Sequence[VariantJob], *, frozen: bool) -> None:
+    """Writes each variant's lock, now that its pairs are known; `frozen` refuses other pairs than the lock's."""
+    if not PartialState().is_main_process:
+        return
+    for job in jobs:
+        path = job.output / LOCK_FILE
+        if frozen and path.is_file():
+            moved = compare_lock(read_lock(path), job.plan, pairs_fingerprint=job.data_fingerprint)
+            refuse_drift(moved, where=str(path))
+        write_lock(Lock.of(job.plan, pairs_fingerprint=job.data_fingerprint), job.output)
 
 
 def _prepare(
@@ -126,7 +156,7 @@ def _local(sources: Sequence[DataSource], paths: Sequence[Path]) -> list[PairSou
 
 def _job(
     name: str,
-    variant: Recipe,
+    plan: Plan,
     output: Path,
     inputs: Inputs,
     tokenizer: PreTrainedTokenizerBase,
@@ -135,23 +165,24 @@ def _job(
     *,
     resume: str,
 ) -> VariantJob:
-    initial = inputs.reference is None
+    recipe, initial = plan.recipe, inputs.reference is None
     return VariantJob(
         name=name,
-        recipe=variant,
+        recipe=recipe,
+        plan=plan,
         output=output,
         model_path=inputs.model,
         weights=inputs.weights,
         reference_path=inputs.reference,
         reference_weights=inputs.reference_weights,
-        reference_name=f"initial policy ({variant.model.id})" if initial else f"model {variant.reference.id}",
+        reference_name=f"initial policy ({plan.model})" if initial else f"model {plan.reference}",
         tokenizer=tokenizer,
         train=data.train,
         heldout=data.heldout if len(data.heldout) else None,
         separator=separator,
         data_fingerprint=data.fingerprint,
         data_report=data.report,
-        pinned=inputs.pinned,
+        prompts_path=inputs.prompts,
         cache=hub.cache_dir() / "reference",
         resume=resume,
     )

@@ -17,7 +17,7 @@ SCORES: tuple[Score, ...] = get_args(Score)
 
 @dataclass(frozen=True, kw_only=True)
 class TreeLogps:
-    """The four summed log-probabilities of each pair: log π(y_w|x), log π(y_l|x), log π(y_w|x,y_l), log π(y_l|x,y_w)."""
+    """The summed log-probabilities of each pair: log π(y_w|x), log π(y_l|x), log π(y_w|x,y_l), log π(y_l|x,y_w)."""
 
     chosen: Tensor | None = None
     rejected: Tensor | None = None

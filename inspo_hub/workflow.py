@@ -46,7 +46,7 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     """The same for a recipe that is loaded already."""
     from accelerate import PartialState
 
-    from inspo_hub.finishing import evaluate, tell
+    from inspo_hub.finishing import evaluate, tell, write_cards
     from inspo_hub.preparation import prepare_jobs
     from inspo_hub.training.session import Interrupted, train_variant
 
@@ -54,7 +54,7 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     _quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)
-    jobs = prepare_jobs(recipe, output, resume=resume)
+    jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume)
     summaries: dict[str, dict[str, Any]] = {}
     try:
         for job in jobs:
@@ -64,6 +64,7 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
         return INTERRUPTED_EXIT_CODE
     if state.is_main_process:
         compared = evaluate(recipe, jobs, summaries, output)
+        write_cards(recipe, jobs, summaries, compared, output)
         tell(jobs, output, compared=compared is not None)
     state.wait_for_everyone()
     return 0

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any
 from inspo_hub.reference import Contexts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedTokenizerBase
 
-    from inspo_hub.hub import Pinned
     from inspo_hub.pairs import DataReport, PairSet
+    from inspo_hub.plan import Plan
     from inspo_hub.recipe import Recipe
 
 # Recipe keys that change neither the weights nor the logged metrics: a run may go on with other values.
@@ -39,6 +37,7 @@ class VariantJob:
 
     name: str
     recipe: Recipe
+    plan: Plan
     output: Path
     model_path: Path
     weights: str
@@ -53,8 +52,8 @@ class VariantJob:
     separator: tuple[int, ...]
     data_fingerprint: str
     data_report: DataReport
-    pinned: Mapping[str, Pinned]
-    """What the recipe names, pinned, by recipe key."""
+    prompts_path: Path | None
+    """The evaluation's prompts, on this machine."""
     cache: Path
     """Folder of the reference cache, shared by all runs of this user."""
     resume: str = "auto"

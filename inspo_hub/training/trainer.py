@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import time
@@ -53,7 +54,7 @@ class PreferenceTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], None]:
         """The next step; how its loss is scaled is known to the step itself, so nothing is counted here."""
-        return [share for share, _ in zip(epoch_iterator, range(num_batches), strict=False)], None
+        return list(itertools.islice(epoch_iterator, num_batches)), None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """0: the Trainer's estimate reads padded `input_ids`; the cost model knows better."""
@@ -116,7 +117,8 @@ class PreferenceTrainer(Trainer):
         return surrogate, losses.sum()
 
     def _is_logging_step(self) -> bool:
-        return (self.state.global_step + 1) % max(1, int(self.args.logging_steps)) == 0
+        step = self.state.global_step + 1
+        return step % max(1, int(self.args.logging_steps)) == 0 or step == self.state.max_steps
 
     def _observed_scores(self, batch: PackedBatch) -> tuple[Score, ...]:
         """Scores that the layout gives away and the loss does not use: read, without gradient, in logged steps."""
