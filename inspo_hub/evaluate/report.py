@@ -13,6 +13,7 @@ NOTHING = "–"
 # Numbers of training that a summary usually holds -> the table's heading; others keep their name with spaces.
 TRAINING_HEADINGS = {
     "plain_margin": "plain margin",
+    "plain_accuracy": "plain accuracy",
     "conditioned_margin": "conditioned margin",
     "distillation_gap": "distillation gap",
     "tokens_per_step": "tokens/step",

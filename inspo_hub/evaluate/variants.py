@@ -9,7 +9,8 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +22,7 @@ from inspo_hub.evaluate.judge import Judge, load_judge
 from inspo_hub.evaluate.likelihood import response_logps
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows, read_prompts
 from inspo_hub.evaluate.result import BASE, EvaluationResult, SystemAnswers, compare_table
-from inspo_hub.models import load_model, load_tokenizer
+from inspo_hub.models import compute_dtype, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,7 +92,7 @@ def evaluate_variants(
     rows: Sequence[Mapping[str, Any]] | None = None,
     chat_template: Path | None = None,
     seed: int = 0,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     batch_size: int = 128,
     progress: Progress | None = None,
@@ -99,44 +100,45 @@ def evaluate_variants(
     """Base against variants by the section's judge; writes report/generations.jsonl, comparison.md and comparison.json.
 
     Prompts come from `rows` where they are given (a data set that somebody else loaded), else from the jsonl file
-    `section.prompts.id`; that and the judge's file are relative to `folder`.
+    `section.prompts.id`; that and the judge's file are relative to `folder`. Without `dtype`, models compute in
+    bfloat16 on a GPU that has it and in float32 elsewhere.
     """
     if BASE in variants:
         raise RecipeError(f"a variant is called {BASE!r}", where="variants", expected=f"any name but {BASE!r}")
     judge = load_judge(section.judge.python, folder=folder)
     prompts = _prompts(section, folder, rows)
-    sampling = Sampling(
-        max_new_tokens=section.max_new_tokens,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        samples_per_prompt=section.samples_per_prompt,
-        seed=seed,
-    )
+    sampling = _sampling(section, seed)
     tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
-    place = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def load(path: Path) -> PreTrainedModel:
-        return load_model(path, dtype=dtype).to(place)  # type: ignore[arg-type]
-
+    load = partial(_load, dtype=dtype, device=device)
     answered = _answer_all(load, tokenizer, prompts, sampling, base_model_path, variants, batch_size, progress)
     judged = {name: _judge(name, system, prompts, sampling, judge) for name, system in answered.items()}
     result = compare_table(
         list(judged.values()),
         [prompt.row_id for prompt in prompts for _ in range(sampling.samples_per_prompt)],
         judge=judge.name,
-        settings={
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_new_tokens": sampling.max_new_tokens,
-            "samples_per_prompt": sampling.samples_per_prompt,
-            "seed": seed,
-        },
+        settings=asdict(sampling),
         training=training_summary,
         resamples=section.bootstrap,
         seed=seed,
     )
     _write(output_dir / "report", prompts, answered, judged, result)
     return result
+
+
+def _sampling(section: EvaluateLike, seed: int) -> Sampling:
+    return Sampling(
+        max_new_tokens=section.max_new_tokens,
+        temperature=section.temperature,
+        top_p=section.top_p,
+        samples_per_prompt=section.samples_per_prompt,
+        seed=seed,
+    )
+
+
+def _load(path: Path, *, dtype: torch.dtype | None, device: torch.device | str | None) -> PreTrainedModel:
+    place = torch.device(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
+    model = load_model(path, dtype=dtype if dtype is not None else compute_dtype("auto", place))
+    return model.to(place).eval()  # type: ignore[arg-type]
 
 
 def _prompts(section: EvaluateLike, folder: Path, rows: Sequence[Mapping[str, Any]] | None) -> list[Prompt]:
