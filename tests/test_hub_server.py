@@ -284,9 +284,3 @@ def test_cached_by_sha_when_the_hub_is_away(hub: HubServer, tmp_path: Path, wait
     assert hub.endpoint == port
     assert Path(snapshot_download(repo, revision=other, cache_dir=tmp_path, endpoint=hub.endpoint), "a").exists()
     assert waits == [1, 2, 4, 8, 8]  # for the one that was not cached
-
-
-def test_requests_without_a_route_are_kept_for_the_fixture(hub: HubServer) -> None:
-    assert httpx2.get(f"{hub.endpoint}/api/nothing-of-the-kind?a=1").status_code == 404
-    assert hub.unknown == ["GET hub /api/nothing-of-the-kind?a=1"]
-    hub.unknown.clear()

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 if TYPE_CHECKING:
     from .accounts import Token
+    from .faults import Action
     from .log import LogEntry
 
 
@@ -36,6 +37,7 @@ class Request:
     headers: dict[str, str]  # names in lower case
     body: bytes = b""
     token: Token | None = None
+    faults: list[Action] = field(default_factory=list)  # what strikes it
 
     def param(self, name: str, default: str = "") -> str:
         return self.query.get(name, [default])[0]
@@ -86,15 +88,15 @@ Handle = Callable[[Request], Response]
 class Origin:
     """One listening address; `start` again after `stop` takes the same port, as a Hub that was away does."""
 
-    def __init__(self, name: str, app: App) -> None:
-        self.name, self.app = name, app
+    def __init__(self, name: str, app: App, host: str = "127.0.0.1") -> None:
+        self.name, self.app, self.host = name, app, host
         self.port = 0
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def running(self) -> bool:
@@ -125,7 +127,7 @@ class App:
     def begin(self, request: Request) -> LogEntry:
         raise NotImplementedError
 
-    def before_body(self, request: Request) -> None:
+    def before_body(self, request: Request, entry: LogEntry) -> None:
         """Faults that strike while the body is still on its way."""
 
     def answer(self, request: Request, entry: LogEntry) -> Response:
@@ -199,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         entry = app.begin(request)
         started = time.monotonic()
         try:
-            app.before_body(request)
+            app.before_body(request, entry)
             request.body = self._read_body()
             response = app.answer(request, entry)
             self._send(response)

@@ -10,22 +10,19 @@ server.head("alice/model"), server.files("alice/model")
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
-import secrets
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
 
 from . import api
 from .accounts import Accounts, Token, User, check_visible
 from .errors import HubError, needs_login, revision_missing
-from .faults import Action, Faults
+from .faults import Faults
 from .http import App, Origin, Request, Response
 from .jobs import Job
 from .log import LogEntry, RequestLog, entry_of
+from .signing import Signer
 from .store import GITATTRIBUTES, Blob, Commit, Repo
 from .xet import Term, Xorb
 
@@ -61,11 +58,12 @@ class HubServer(App):
         self.page_size = 1000  # of listings; small in the tests of pagination
         self.multipart_from_bytes = 5 * 1024**3
         self.part_bytes = 10 * 1024**2
-        self._key = secrets.token_bytes(16)
+        self.urls = Signer()
         self._clock = itertools.count(1)
         self._names = itertools.count(1)
-        self._struck: dict[int, list[Action]] = {}
-        self.hub_origin, self.cdn_origin, self.cas_origin = (Origin(name, self) for name in ("hub", "cdn", "cas"))
+        # Clients before 2.0 tell origins apart by the name of the host, without the port.
+        self.hub_origin, self.cdn_origin = Origin("hub", self), Origin("cdn", self, host="localhost")
+        self.cas_origin = Origin("cas", self)
 
     # --- Life ---
 
@@ -105,6 +103,14 @@ class HubServer(App):
         self.crashes.clear()
         self.page_size, self.multipart_from_bytes, self.part_bytes = 1000, 5 * 1024**3, 10 * 1024**2
         self.machine, self.log_patience = None, 30.0
+
+    def complaints(self) -> list[str]:
+        """What no test may cause: requests without a route, crashes of this server, tokens where they do not belong."""
+        return [
+            *(f"the test Hub has no route for: {request}" for request in self.unknown),
+            *(f"the test Hub crashed at {crash}" for crash in self.crashes),
+            *(f"a token was sent to a storage that must not see it: {leak}" for leak in self.log.token_leaks),
+        ]
 
     # --- Seeding and looking, without HTTP ---
 
@@ -238,18 +244,6 @@ class HubServer(App):
             raise needs_login()
         return request.token.user
 
-    def sign(self, base: str, path: str, **query: str) -> str:
-        """A URL that carries its own permission, as the ones of the file storage do."""
-        return f"{base}{quote(path)}?{urlencode({**query, 'signature': self._signature(path, query)})}"
-
-    def signed(self, request: Request) -> bool:
-        query = {name: values[0] for name, values in request.query.items() if name != "signature"}
-        return hmac.compare_digest(request.param("signature"), self._signature(request.path, query))
-
-    def _signature(self, path: str, query: Mapping[str, str]) -> str:
-        text = path + "?" + urlencode(sorted(query.items()))
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
-
     # --- One request ---
 
     def begin(self, request: Request) -> LogEntry:
@@ -262,22 +256,20 @@ class HubServer(App):
             label = "xet" if authorization.removeprefix("Bearer ") in self.xet_tokens else label
         return self.log.add(entry_of(request, label))
 
-    def before_body(self, request: Request) -> None:
-        actions = self.faults.strike(request)
-        self._struck[id(request)] = actions
-        for action in actions:
+    def before_body(self, request: Request, entry: LogEntry) -> None:
+        request.faults = self.faults.strike(request)
+        entry.faults = [type(action).__name__ for action in request.faults]
+        for action in request.faults:
             action.before_body(request)
 
     def answer(self, request: Request, entry: LogEntry) -> Response:
-        actions = self._struck.pop(id(request), [])
-        entry.faults = [type(action).__name__ for action in actions]
         response: Response | None = None
-        for action in actions:
+        for action in request.faults:
             response = response or action.before(request)
         if response is None:
             response = self._handle(request)
             entry.done = response.status
-        for action in actions:
+        for action in request.faults:
             response = action.after(request, response)
         entry.status = response.status
         return response

@@ -148,7 +148,7 @@ def _plan(server: HubServer, skipped: int, terms: list[Term], sizes: dict[Term, 
         chunks = server.xorbs[term.xorb].chunks[term.start : term.end]
         place = {
             "range": {"start": term.start, "end": term.end},
-            "url": server.sign(server.cdn, f"/xorbs/{term.xorb}"),
+            "url": server.urls.sign(server.cdn, f"/xorbs/{term.xorb}"),
             "url_range": {"start": chunks[0].at, "end": chunks[-1].at + chunks[-1].stored - 1},
         }
         fetch.setdefault(term.xorb, []).append(place)

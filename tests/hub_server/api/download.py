@@ -51,7 +51,7 @@ def _resolve(server: HubServer, request: Request, kind: str, repo: str, revision
     if blob.lfs:
         headers |= _xet_headers(server, found, commit, blob)
         name = posixpath.basename(path)
-        location = server.sign(server.cdn, f"/objects/{blob.sha256}", filename=name)
+        location = server.urls.sign(server.cdn, f"/objects/{blob.sha256}", filename=name)
         return Response(302, b"", {**headers, "Location": location, "Cache-Control": "no-store"})
     # Production answers small files from a cache on the same origin; the client follows and keeps its token.
     location = f"/api/resolve-cache/{kind}s/{found.name}/{commit.sha}/{quote(path)}"
@@ -107,7 +107,7 @@ def check_storage_request(server: HubServer, request: Request) -> None:
     """The file storage takes signed URLs and nothing else: a token that gets there is an error, not a help."""
     if "authorization" in request.headers:
         raise bad_request("Only one auth mechanism allowed; this storage takes no Authorization header")
-    if not server.signed(request):
+    if not server.urls.signed(request):
         raise HubError(403, "Access denied: this URL is not signed")
 
 

@@ -104,14 +104,14 @@ def _upload_of(server: HubServer, repo: Repo, item: dict[str, Any], multipart: b
     at = {"repo": f"{repo.kind}:{repo.name}", "size": str(size)}
     verify = {"href": f"{server.endpoint}/{repo.prefix}{repo.name}.git/info/lfs/objects/verify", "header": {}}
     if not multipart or size < server.multipart_from_bytes:
-        upload: dict[str, Any] = {"href": server.sign(server.cdn, f"/upload/{oid}", **at), "header": {}}
+        upload: dict[str, Any] = {"href": server.urls.sign(server.cdn, f"/upload/{oid}", **at), "header": {}}
     else:
         upload_id = secrets.token_hex(8)
         server.parts[upload_id] = {}
         header = {"chunk_size": str(server.part_bytes)}
         for number in range(1, math.ceil(size / server.part_bytes) + 1):
-            header[str(number)] = server.sign(server.cdn, f"/part/{upload_id}/{number}")
-        done = server.sign(server.endpoint, "/api/complete_multipart", upload=upload_id, oid=oid, **at)
+            header[str(number)] = server.urls.sign(server.cdn, f"/part/{upload_id}/{number}")
+        done = server.urls.sign(server.endpoint, "/api/complete_multipart", upload=upload_id, oid=oid, **at)
         upload = {"href": done, "header": header}
     return {**row, "actions": {"upload": upload, "verify": verify}}
 
@@ -141,7 +141,7 @@ def put_part(server: HubServer, request: Request, upload: str, number: str) -> R
 
 @HUB.route("POST", "/api/complete_multipart")
 def complete_multipart(server: HubServer, request: Request) -> Response:
-    if not server.signed(request):
+    if not server.urls.signed(request):
         raise HubError(403, "Access denied: this URL is not signed")
     parts = server.parts[request.param("upload")]
     for said in request.read_json()["parts"]:
