@@ -171,3 +171,28 @@ def test_xet_is_used_both_ways(hub: HubServer, hub_process: HubProcess) -> None:
     home = hub_process.fresh_home("another machine")
     assert hub_process.run(code, token=hub.token("alice"), xet=True, home=home).stdout.split() == ["True"]
     assert (wrong.hits, lost.hits) == (1, 1)
+
+
+def test_with_xet_a_lost_answer_makes_a_second_empty_commit(hub: HubServer, hub_process: HubProcess) -> None:
+    repo, votes = hub.unique("model"), hub.unique("votes")
+    hub.create_repo(repo)
+    hub.faults.add("POST", f"{repo}/commit/", Drop("after"))
+    code = f"""
+        import io, pathlib
+        from huggingface_hub import CommitScheduler, HfApi
+        here = pathlib.Path("out")
+        here.mkdir()
+        (here / "model.safetensors").write_bytes(bytes(range(256)) * 100)
+        HfApi().upload_folder(repo_id={repo!r}, folder_path=here, commit_message="once")
+        HfApi().upload_file(repo_id={repo!r}, path_or_fileobj=io.BytesIO(b"by LFS" * 99), path_in_repo="b.bin")
+        folder = pathlib.Path("votes")
+        with CommitScheduler(repo_id={votes!r}, repo_type="dataset", folder_path=folder, every=60) as scheduler:
+            with scheduler.lock:
+                (folder / "votes.jsonl").write_text("{{}}")
+    """
+    hub_process.run(code, token=hub.token("alice"), xet=True)
+    first, second, file, *_ = list(reversed(hub.history(repo)))[1:]
+    assert (first.title, second.title, first.files) == ("once", "once", second.files)
+    assert file.files["b.bin"].content == b"by LFS" * 99
+    assert hub.log.count("POST", "lfs/objects/batch") == 1  # file objects go by LFS even with Xet
+    assert hub.files(votes, type="dataset") == {"votes.jsonl": b"{}"}
