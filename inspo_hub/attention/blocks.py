@@ -55,10 +55,8 @@ def blocks_of(plan: Sequence[Sequence[int]], *, window: int, materialised: bool)
 
 
 def tile_size(window: int, *, materialised: bool) -> int:
-    """Queries per tile; no more than a window that is wide enough, so that a tile's diagonal stays plain causal."""
-    if materialised or window < TILE_QUERIES // 8:
-        return TILE_QUERIES
-    return min(window, TILE_QUERIES)
+    """Queries per tile; no more than the window, so that the window does not cut a tile's diagonal."""
+    return TILE_QUERIES if materialised else min(window, TILE_QUERIES)
 
 
 class Tile(NamedTuple):
@@ -83,7 +81,7 @@ def _tile_blocks(tile: Tile, *, window: int, materialised: bool) -> Iterator[Blo
     def block(k0: int, k1: int, kind: Kind, *, opens: bool = False) -> Block:
         return Block(q0, q1, k0, k1, q0 + tile.shift - k0, kind, opens)
 
-    if materialised or (window and q1 - q0 > window):
+    if materialised:
         yield block(start, stop, "tile", opens=tile.own)
         return
     diagonal = q0 if tile.own else stop

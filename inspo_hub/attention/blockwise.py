@@ -74,19 +74,27 @@ def backward(
     out, grad = (_by_head(_pad(x, size), kv_heads) for x in (saved.out, grad_out))
     lse = saved.lse.unflatten(0, (kv_heads, groups))
     dtype = _accumulator(saved.query.dtype)
-    d_query = saved.query.new_zeros(kv_heads, groups, tokens, size, dtype=dtype)
-    d_key = saved.query.new_zeros(kv_heads, tokens, size, dtype=dtype)
-    d_value = torch.zeros_like(d_key)
-    for block in blocks_of(plan.tolist(), window=scoring.window, materialised=_materialised(saved.query, scoring)):
+    materialised = _materialised(saved.query, scoring)
+    new = torch.zeros if materialised else torch.empty
+    # Tokens before heads in memory, as the projections that made the three want their gradients.
+    d_query = new(1, tokens, kv_heads * groups, size, dtype=dtype, device=saved.query.device)
+    d_key, d_value = (new(1, tokens, kv_heads, size, dtype=dtype, device=saved.query.device) for _ in range(2))
+    dq, dk, dv = _by_head(d_query, kv_heads), _by_head(d_key, kv_heads)[:, 0], _by_head(d_value, kv_heads)[:, 0]
+    for block in blocks_of(plan.tolist(), window=scoring.window, materialised=materialised):
         q, k = slice(block.q0, block.q1), slice(block.k0, block.k1)
         merged = Merged(out[:, :, q], lse[:, :, q], grad[:, :, q])
         block_dq, block_dk, block_dv = _block_backward(heads.slice(block), merged, block, scoring)
-        d_query[:, :, q] += block_dq
-        d_key[:, k] += block_dk.sum(1) if groups > 1 else block_dk[:, 0]
-        d_value[:, k] += block_dv.sum(1) if groups > 1 else block_dv[:, 0]
-    d_query = d_query.flatten(0, 1)[None, ..., : saved.query.shape[-1]]
-    d_key, d_value = d_key[None, ..., : saved.key.shape[-1]], d_value[None, ..., : saved.value.shape[-1]]
-    return d_query.to(saved.query.dtype), d_key.to(saved.key.dtype), d_value.to(saved.value.dtype)
+        # Causal blocks that open are a partition of the row's queries and of its keys: they write, the others add.
+        writes = block.opens and block.kind == "causal"
+        for total, part in (
+            (dq[:, :, q], block_dq),
+            (dk[:, k], block_dk.sum(1) if groups > 1 else block_dk[:, 0]),
+            (dv[:, k], block_dv.sum(1) if groups > 1 else block_dv[:, 0]),
+        ):
+            total.copy_(part) if writes else total.add_(part)
+    pairs = ((d_query, saved.query), (d_key, saved.key), (d_value, saved.value))
+    d_query, d_key, d_value = (_cut(d, x.shape[-1]).to(x.dtype).transpose(1, 2) for d, x in pairs)
+    return d_query, d_key, d_value
 
 
 class Saved(NamedTuple):
@@ -146,7 +154,10 @@ def _merge(out: Tensor, lse: Tensor, partial: Tensor, partial_lse: Tensor, opens
         return
     merged = torch.logaddexp(lse, partial_lse)
     kept, added = torch.exp(lse - merged)[..., None], torch.exp(partial_lse - merged)[..., None]
-    out.copy_(out * kept + partial * added)
+    if out.dtype == merged.dtype:
+        out.mul_(kept).addcmul_(partial, added)
+    else:
+        out.copy_(out * kept + partial * added)
     lse.copy_(merged)
 
 

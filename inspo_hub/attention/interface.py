@@ -50,8 +50,7 @@ def tree_attention_forward(
         query,
         key,
         value,
-        plan=inspo_layout.plan,
-        gather=inspo_layout.gather_tensors(),
+        layout=inspo_layout,
         scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
         softcap=float(softcap or 0.0),
         window=int(sliding_window or 0),
@@ -144,9 +143,9 @@ def _configs(model: nn.Module) -> list[tuple[Any, str | None]]:
 
 
 def _apply(values: list[tuple[Any, str | None]]) -> None:
-    # The public setter would also write every sub-config; each config is in the list itself.
+    # Parents come first: setting one sets its sub-configs too, which then get their own values.
     for config, value in values:
-        config._attn_implementation_internal = value
+        config._attn_implementation = value
 
 
 @contextlib.contextmanager

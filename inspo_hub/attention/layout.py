@@ -7,8 +7,9 @@ its context, the ranges of the row that its path went through before; no token s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from itertools import groupby
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -67,17 +68,15 @@ class KeyGather:
         return KeyGather(**moved, **on_host)
 
     def tensors(self) -> list[Tensor]:
-        """The fields in their order, as the operator takes them."""
-        return [
-            self.key_index,
-            self.query_bounds,
-            self.key_bounds,
-            self.own_index,
-            self.repeat_row,
-            self.repeat_key,
-            self.longest,
-            self.repeat_bounds,
-        ]
+        """The fields in their order, as the operator takes them; `KeyGather.of` puts them together again."""
+        return [getattr(self, name) for name in GATHER_FIELDS]
+
+    @staticmethod
+    def of(tensors: Sequence[Tensor]) -> KeyGather:
+        return KeyGather(**dict(zip(GATHER_FIELDS, tensors, strict=True)))
+
+
+GATHER_FIELDS = tuple(field.name for field in fields(KeyGather))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +88,8 @@ class TreeLayout:
     first query stands behind the first key along the path (0 where a segment sees itself)."""
     gather: KeyGather | None = None
     """Built when the layout moves to an accelerator."""
+    block_masks: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
+    """flex_attention's masks by window, built where that backend is used."""
 
     @property
     def tokens(self) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from inspo_hub.attention import blockwise
+from inspo_hub.attention import blockwise, varlen
 from inspo_hub.attention.blockwise import Saved, Scoring
+from inspo_hub.attention.layout import KeyGather, TreeLayout
 
 
 @torch.library.custom_op("inspo_hub::tree_attention", mutates_args=())
@@ -26,7 +27,11 @@ def tree_attention_op(
     window: int,
 ) -> tuple[Tensor, Tensor]:
     scoring = Scoring(scale, softcap, window)
-    out, lse = blockwise.forward(query, key, value, plan, scoring)
+    kernel = varlen.kernel_for(query, value, scoring)
+    if kernel is None:
+        out, lse = blockwise.forward(query, key, value, plan, scoring)
+    else:
+        out, lse = varlen.forward(query, key, value, KeyGather.of(gather), scoring, kernel)
     if sinks is None:
         return out, lse
     # A sink is a key with no value: it takes weight from the others and adds nothing.
@@ -67,7 +72,11 @@ def tree_attention_backward_op(
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     saved = Saved(query, key, value, out, lse)
-    return blockwise.backward(grad_out, saved, plan, Scoring(scale, softcap, window))
+    scoring = Scoring(scale, softcap, window)
+    kernel = varlen.kernel_for(query, value, scoring)
+    if kernel is None:
+        return blockwise.backward(grad_out, saved, plan, scoring)
+    return varlen.backward(grad_out, saved, KeyGather.of(gather), scoring, kernel)
 
 
 @tree_attention_backward_op.register_fake
@@ -84,8 +93,9 @@ def _(
     softcap: float,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shapes = (query.shape, key.shape, value.shape)
-    return tuple(query.new_empty(shape) for shape in shapes)  # type: ignore[return-value]
+    # Tokens before heads in memory, as the projections that made the three want their gradients.
+    shapes = (query.transpose(1, 2).shape, key.transpose(1, 2).shape, value.transpose(1, 2).shape)
+    return tuple(query.new_empty(shape).transpose(1, 2) for shape in shapes)  # type: ignore[return-value]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -118,13 +128,24 @@ def tree_attention(
     key: Float[Tensor, "1 kv_heads tokens size"],
     value: Float[Tensor, "1 kv_heads tokens value_size"],
     *,
-    plan: Int[Tensor, "blocks 5"],
-    gather: Sequence[Tensor] = (),
+    layout: TreeLayout,
     scale: float,
     softcap: float = 0.0,
     window: int = 0,
     sinks: Float[Tensor, " heads"] | None = None,
 ) -> Float[Tensor, "1 tokens heads value_size"]:
-    """Attention of a packed row over each token's own path, with gradients."""
-    out, _ = torch.ops.inspo_hub.tree_attention(query, key, value, sinks, plan, list(gather), scale, softcap, window)
+    """Attention of a packed row over each token's own path, with gradients.
+
+    Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v` with the mask of the layout, which is never built. On a
+    GPU in half precision a variable-length flash kernel computes it, or flex_attention where that has no soft-capping;
+    everywhere else blocks of torch's CPU kernel or of plain torch.
+    """
+    scoring = Scoring(scale, softcap, window)
+    if query.is_cuda and softcap and query.dtype.itemsize == 2 and varlen.kernel_for(query, value, scoring) is None:
+        from inspo_hub.attention import flex
+
+        return flex.forward(query, key, value, sinks, layout, scoring)
+    out, _ = torch.ops.inspo_hub.tree_attention(
+        query, key, value, sinks, layout.plan, layout.gather_tensors(), *scoring
+    )
     return out

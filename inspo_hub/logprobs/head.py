@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs.chunks import CHUNK_BYTES, HeadTransform, token_logps
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class Head:
 
     model: PreTrainedModel
     """The causal language model, adapters in place, without what wraps it."""
+    body: nn.Module
+    """The part of the model whose output the head reads."""
     transform: HeadTransform | None
     """None where only the model's own code gives its logits."""
 
@@ -43,7 +46,7 @@ class Head:
     ) -> Float[Tensor, " tokens"]:
         """log p(target) of each row, float32; chunked, and recomputed in the backward."""
         if self.transform is None:
-            return _own_token_logps(self.model, hidden, targets)
+            return _own_token_logps(self.model, self.body, hidden, targets)
         score = partial(token_logps, targets=targets, transform=self.transform)
         # Through the module's call, so that the hooks of sharding engines gather its weight.
         return self.model.get_output_embeddings()(hidden, score)
@@ -56,18 +59,18 @@ class Head:
 def find_head(model: PreTrainedModel) -> Head:
     """The model's head: its logits on a few tokens decide which transform is the right one."""
     module = model.get_output_embeddings()
+    body, hidden, logits = _probe(model)
     if type(module) is not nn.Linear:
-        return Head(model=model, transform=None)
-    hidden, logits = _probe(model)
+        return Head(model=model, body=body, transform=None)
     with torch.no_grad():
         raw = module(hidden).to(logits.dtype)
     tolerance = _PROBE_TOLERANCE[torch.promote_types(module.weight.dtype, torch.bfloat16)] * logits.abs().max()
     for transform in _candidates(model):
         if raw.shape == logits.shape and (transform(raw) - logits).abs().max() <= tolerance:
             _let_score(module)
-            return Head(model=model, transform=transform)
+            return Head(model=model, body=body, transform=transform)
     logger.info("%s: unknown logit transform, its own code scores the tokens", type(model).__name__)
-    return Head(model=model, transform=None)
+    return Head(model=model, body=body, transform=None)
 
 
 def _candidates(model: PreTrainedModel) -> Iterator[HeadTransform]:
@@ -85,20 +88,31 @@ def _candidates(model: PreTrainedModel) -> Iterator[HeadTransform]:
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Hidden states and the model's own logits of a few tokens."""
+def _probe(model: PreTrainedModel) -> tuple[nn.Module, Tensor, Tensor]:
+    """The model's body, and a few tokens' hidden states and own logits."""
     weight = cast(Tensor, model.get_input_embeddings().weight)
     tokens = torch.arange(_PROBE_TOKENS, device=weight.device)[None] % weight.shape[0]
-    captured: list[Tensor] = []
-    hook = model.base_model.register_forward_hook(lambda _m, _a, out: captured.append(out[0]))
+    outputs: dict[nn.Module, Tensor] = {}
+    bodies = [model.get_decoder(), model.base_model, *(m for m in model.children() if isinstance(m, PreTrainedModel))]
+    bodies = [body for body in bodies if body is not model]
+    hooks = [body.register_forward_hook(lambda body, _args, out: outputs.update({body: out[0]})) for body in bodies]
     training = model.training
     model.eval()
     try:
         logits = type(model).forward(model, input_ids=tokens, use_cache=False).logits
     finally:
         model.train(training)
-        hook.remove()
-    return captured[-1], logits
+        for hook in hooks:
+            hook.remove()
+    called = [body for body in bodies if body in outputs]
+    if not called:
+        raise TrainingError(
+            f"{type(model).__name__}: no decoder was found whose hidden states its head reads",
+            where="model",
+            expected="a causal language model of transformers: a decoder and a head",
+            fix="this architecture is not supported; report it with the model's name",
+        )
+    return called[0], outputs[called[0]], logits
 
 
 def _let_score(module: nn.Linear) -> None:
@@ -119,8 +133,7 @@ class _Rows(BaseModelOutputWithPast):
 
 
 @contextlib.contextmanager
-def _body_returns(model: PreTrainedModel, hidden: Tensor) -> Iterator[None]:
-    body = model.base_model
+def _body_returns(body: nn.Module, hidden: Tensor) -> Iterator[None]:
     before = body.__dict__.get("forward")
     body.forward = lambda *_args, **_kwargs: _Rows(last_hidden_state=hidden[None])
     try:
@@ -132,11 +145,11 @@ def _body_returns(model: PreTrainedModel, hidden: Tensor) -> Iterator[None]:
             body.forward = before
 
 
-def _own_token_logps(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+def _own_token_logps(model: PreTrainedModel, body: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
     """The same through the model's own head code, on chunks of given hidden states."""
 
     def score(rows: Tensor, ids: Tensor) -> Tensor:
-        with _body_returns(model, rows):
+        with _body_returns(body, rows):
             placeholder = torch.zeros(1, len(rows), dtype=torch.int64, device=rows.device)
             logits: Any = type(model).forward(model, input_ids=placeholder, use_cache=False).logits[0]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

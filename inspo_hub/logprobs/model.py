@@ -138,7 +138,7 @@ def _hidden_states(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tok
         inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: batch.layout}
     else:
         inputs["attention_mask"] = batch.attention_mask
-    hidden = prepared.causal_lm.base_model(**inputs)[0]
+    hidden = prepared.head.body(**inputs)[0]
     return hidden.flatten(0, 1)
 
 
