@@ -147,6 +147,8 @@ def _prepare(
         on_overlong=data.on_overlong,
         on_invalid=data.on_invalid,
         heldout=heldout,
+        text_format=data.text_format,
+        chat_template_kwargs=data.chat_template_kwargs,
     )
 
 
