@@ -132,7 +132,7 @@ def cache_key(source: PairSource, tokeniser: PairTokeniser) -> str:
         "kwargs": tokeniser.template_kwargs,
         "today": str(datetime.date.today()) if renders_date(tokenizer) else "",
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 
 def tokenizer_key(tokenizer: PreTrainedTokenizerBase) -> str:

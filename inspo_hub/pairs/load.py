@@ -38,8 +38,12 @@ def load_source(source: PairSource) -> Dataset:
     if source.limit is not None:
         rows = rows.select(range(min(source.limit, len(rows))))
     if not len(rows):
-        raise DataError("the data set has no rows", where=source.name, fix="choose another split, or raise limit")
+        raise _no_rows(source)
     return _our_columns(rows, source)
+
+
+def _no_rows(source: PairSource) -> DataError:
+    return DataError("the data set has no rows", where=source.name, fix="choose another split, or raise limit")
 
 
 def _load(source: PairSource) -> Dataset:
@@ -64,6 +68,8 @@ def _load(source: PairSource) -> Dataset:
             kind = _builder(files, source)
             base = source.split.split("[")[0]
             return datasets.load_dataset(kind, data_files={base: files}, split=source.split)
+    except StopIteration as error:  # what datasets makes of an empty jsonl file
+        raise _no_rows(source) from error
     except (DatasetsError, ValueError, OSError, KeyError) as error:
         raise DataError(
             f"the data set cannot be read: {_last_cause(error)}",
@@ -76,7 +82,10 @@ def _load(source: PairSource) -> Dataset:
 def _from_disk(path: Path, source: PairSource) -> Dataset:
     import datasets
 
-    loaded = datasets.load_from_disk(str(path))
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except IndexError as error:  # what datasets makes of a saved data set without rows
+        raise _no_rows(source) from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
     return loaded[source.split]

@@ -164,8 +164,7 @@ def _all_pairs(tables: Sequence[TokenTable], policy: _Policy) -> PairSet:
 def _apply_overlong(pairs: PairSet, over: Bool[np.ndarray, " pairs"], policy: _Policy) -> PairSet:
     found = rows_where(pairs, over)
     report = policy.report
-    report.overlong.count += found.count
-    report.overlong.row_ids = [*report.overlong.row_ids, *found.row_ids][:20]
+    report.overlong.merge(found)
     if policy.on_overlong == "error" and found.count:
         raise DataError(
             f"{found.count} rows are longer than max_length {policy.limits.max_length}: {', '.join(found.row_ids)}",
@@ -179,7 +178,7 @@ def _apply_overlong(pairs: PairSet, over: Bool[np.ndarray, " pairs"], policy: _P
         pair = pairs[int(position)]
         same[position] = pair.chosen == pair.rejected
     if same.any():
-        report.invalid.setdefault("identical_after_cut", Rows()).add(rows_where(pairs, same).row_ids)
+        report.invalid.setdefault("identical_after_cut", Rows()).merge(rows_where(pairs, same))
     return pairs.subset(np.flatnonzero(~same))
 
 

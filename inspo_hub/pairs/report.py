@@ -32,6 +32,12 @@ class Rows:
             if len(self.row_ids) < MAX_ROW_IDS:
                 self.row_ids.append(row_id)
 
+    def merge(self, more: Rows) -> None:
+        """Adds what another source found."""
+        self.count += more.count
+        self.row_ids = [*self.row_ids, *more.row_ids][:MAX_ROW_IDS]
+        self.detail = self.detail or more.detail
+
 
 @dataclass
 class SourceReport:

@@ -44,7 +44,12 @@ def decode(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
 @pytest.mark.parametrize("answers", ANSWERS)
 @pytest.mark.parametrize(
     ("family", "asked"),
-    [(family, asked) for family in CHAT_FAMILIES for asked in PROMPTS if (family, asked) != ("gemma", "system")],
+    [
+        (family, asked)
+        for family in CHAT_FAMILIES
+        for asked in PROMPTS
+        if not (family.startswith("gemma") and asked == "system")
+    ],
 )
 def test_prompt_is_what_inference_feeds_and_responses_continue_it(family: str, asked: str, answers: str) -> None:
     tokenizer, prompt = tokenizer_of(family), PROMPTS[asked]
@@ -70,7 +75,7 @@ def test_prompt_is_what_inference_feeds_and_responses_continue_it(family: str, a
         assert answer.strip() in decode(tokenizer, ids)
 
 
-@pytest.mark.parametrize("family", CHAT_FAMILIES)
+@pytest.mark.parametrize("family", [family for family in CHAT_FAMILIES if not family.endswith("-wild")])
 def test_where_no_token_straddles_the_ids_are_those_of_the_whole_text(family: str) -> None:
     tokenizer = tokenizer_of(family)
     row = {"prompt": PROMPTS["one turn"], "chosen": "Paris is the capital.", "rejected": "London."}
@@ -88,7 +93,7 @@ def test_where_no_token_straddles_the_ids_are_those_of_the_whole_text(family: st
 def test_one_bos_at_most(family: str) -> None:
     tokenizer = tokenizer_of(family)
     tokens = tokens_of(tokenizer, {"prompt": "The sky?", "chosen": "It is blue.", "rejected": "It is green."})
-    template_writes_bos = family in ("llama-3", "gemma", "llama-2", "llama-2-legacy")
+    template_writes_bos = family.startswith(("llama", "gemma"))
     assert tokens.prompt.count(tokenizer.bos_token_id) == template_writes_bos
     assert not template_writes_bos or tokens.prompt[0] == tokenizer.bos_token_id
     assert tokenizer.bos_token_id not in tokens.chosen + tokens.rejected

@@ -84,9 +84,12 @@ FAMILIES: dict[str, tuple[str, str | None, tuple[str, ...], str | None, str]] = 
     "zephyr": ("pieces", ZEPHYR, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
     "zephyr-unigram": ("unigram", ZEPHYR, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
     "phi-3": ("pieces", PHI_3, ("<unk>", *_PHI_TOKENS), "<s>", "<|endoftext|>"),
+    "zephyr-wild": ("pieces-wild", ZEPHYR, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
+    "gemma-wild": ("blanks-wild", GEMMA, _GEMMA_TOKENS, "<bos>", "<eos>"),
     "no-end": ("bytes", NO_END, ("<s>", "</s>"), "<s>", "</s>"),
     "raw-bytes": ("bytes", None, ("<|endoftext|>",), None, "<|endoftext|>"),
     "raw-pieces": ("pieces", None, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
+    "raw-pieces-wild": ("pieces-wild", None, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
     "raw-pieces-legacy": ("pieces-legacy", None, ("<unk>", "<s>", "</s>"), "<s>", "</s>"),
 }
 CHAT_FAMILIES = [name for name, family in FAMILIES.items() if family[1] is not None]
@@ -113,15 +116,22 @@ def tokenizer_of(family: str, **changes: object) -> PreTrainedTokenizerFast:
 
 @cache
 def _trained(kind: str, specials: tuple[str, ...]) -> str:
-    tokenizer, trainer = _BUILDERS[kind](specials)
+    """The tokenizer's rules as JSON. Pieces stay within words, as sentencepiece's do, unless the kind is `-wild`."""
+    tokenizer, trainer = _BUILDERS[kind.removesuffix("-wild")](specials)
+    final = json.loads(tokenizer.to_str())
+    if kind.startswith(("pieces", "blanks")) and not kind.endswith("-wild"):
+        by_word = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([by_word, pre_tokenizers.Split("\n", "isolated")])
+        tokenizer.normalizer = None
     tokenizer.train_from_iterator(CORPUS, trainer)
+    rules = json.loads(tokenizer.to_str())
+    rules["pre_tokenizer"], rules["normalizer"] = final["pre_tokenizer"], final["normalizer"]
+    if not kind.startswith(("bytes", "unigram")):  # sentencepiece's byte tokens: in the vocabulary, but not special
+        vocabulary = rules["model"]["vocab"]
+        vocabulary.update({f"<0x{value:02X}>": len(vocabulary) + value for value in range(256)})
+    tokenizer = Tokenizer.from_str(json.dumps(rules))
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in specials])
-    if kind in ("bytes", "unigram"):
-        return tokenizer.to_str()
-    rules = json.loads(tokenizer.to_str())  # sentencepiece's byte tokens: in the vocabulary, but not special
-    vocabulary = rules["model"]["vocab"]
-    vocabulary.update({f"<0x{value:02X}>": len(vocabulary) + value for value in range(256)})
-    return json.dumps(rules)
+    return tokenizer.to_str()
 
 
 def _bytes(specials: tuple[str, ...]) -> tuple[Tokenizer, trainers.Trainer]:
