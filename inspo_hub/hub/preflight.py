@@ -13,6 +13,7 @@ from inspo_hub.errors import ResolutionError
 from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, api, call, repo_url, resolution_error
 from inspo_hub.hub.faults import Fault
 from inspo_hub.hub.push import ensure_repo
+from inspo_hub.hub.resolve import ANSWER_S
 from inspo_hub.hub.types import Kind, Pinned
 
 MARGIN = 1.05
@@ -154,7 +155,7 @@ def _no_identity(fault: Fault, where: str) -> ResolutionError:
 def _target_problems(
     target: WriteTarget, who: dict[str, Any], create: bool, patience: Patience
 ) -> list[ResolutionError]:
-    info = _attempt(lambda: api().repo_info(target.repo_id, repo_type=target.kind), patience)
+    info = _attempt(lambda: api().repo_info(target.repo_id, repo_type=target.kind, timeout=ANSWER_S), patience)
     if isinstance(info, Fault) and info.kind != "missing":
         return [_target_error(target, f"looking at the repository failed: {info.message}", "run again when it answers")]
     if isinstance(info, Fault):
@@ -198,7 +199,7 @@ def _missing_target_problems(
     made = _attempt(lambda: ensure_repo(target.repo_id, private=target.private, kind=target.kind), patience)
     if isinstance(made, Fault):
         return [_target_error(target, f"the repository cannot be created: {made.message}", "check the token's scopes")]
-    info = _attempt(lambda: api().repo_info(target.repo_id, repo_type=target.kind), patience)
+    info = _attempt(lambda: api().repo_info(target.repo_id, repo_type=target.kind, timeout=ANSWER_S), patience)
     if target.private is not False and not isinstance(info, Fault) and not info.private:
         return [_target_error(target, "the repository was created public", "make it private on its settings page")]
     refused = _attempt(lambda: _check_write(target), patience)

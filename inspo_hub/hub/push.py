@@ -10,6 +10,7 @@ from pathlib import Path
 from inspo_hub.hub.client import HubFailure, api, call, repo_url
 from inspo_hub.hub.faults import Fault
 from inspo_hub.hub.files import check_repo_path
+from inspo_hub.hub.resolve import ANSWER_S
 from inspo_hub.hub.types import Commit, FileHash, Kind, RepoFile
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def look(repo_id: str, revision: str, *, kind: Kind = "model") -> tuple[str, dic
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        info = api().repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True)
+        info = api().repo_info(repo_id, repo_type=kind, revision=revision, files_metadata=True, timeout=ANSWER_S)
     except RevisionNotFoundError:
         return None
     assert info.sha is not None, f"the Hub named no commit for {repo_id}"

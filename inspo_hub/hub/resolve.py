@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 SHA = re.compile(r"[0-9a-f]{40}\Z")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?\Z")
-_ANSWER_S = 30.0
+ANSWER_S = 30.0
 
 
 def resolve(
@@ -38,9 +38,7 @@ def resolve(
     if not _REPO_ID.match(id):
         return _pin_path(kind, id, revision, Path(id).expanduser())
     try:
-        info = call(
-            lambda: api().repo_info(id, repo_type=kind, revision=revision, timeout=_ANSWER_S), patience=patience
-        )
+        info = call(lambda: api().repo_info(id, repo_type=kind, revision=revision, timeout=ANSWER_S), patience=patience)
     except HubFailure as failure:
         if failure.fault.kind in ("away", "busy") and allow_offline:
             return _pin_from_cache(kind, id, revision, known_sha, failure)
@@ -162,7 +160,7 @@ def metadata(pinned: Pinned, *, patience: Patience = DEFAULT_PATIENCE) -> RepoMe
         return _metadata(card, gated=False, private=False)
     try:
         info = call(
-            lambda: api().repo_info(pinned.id, repo_type=pinned.kind, revision=pinned.sha, timeout=_ANSWER_S),
+            lambda: api().repo_info(pinned.id, repo_type=pinned.kind, revision=pinned.sha, timeout=ANSWER_S),
             patience=patience,
         )
     except HubFailure as failure:
