@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspo_hub.card.curves import Chart, Series, chart_grid, line_chart
-from inspo_hub.card.embedded import recipe_and_lock_from_card
+from inspo_hub.card.embedded import published_lock, published_yaml, recipe_and_lock_from_card
 from inspo_hub.card.facts import CardFacts, Twin
 from inspo_hub.card.render import model_card, write_model_card
 from inspo_hub.card.twins import frontier_chart, twin_card, write_twin_card
@@ -17,6 +17,8 @@ __all__ = [
     "frontier_chart",
     "line_chart",
     "model_card",
+    "published_lock",
+    "published_yaml",
     "recipe_and_lock_from_card",
     "twin_card",
     "write_model_card",

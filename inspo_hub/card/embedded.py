@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub.card.markdown import fenced, folded
-from inspo_hub.card.private import hide_path, hide_paths_in
+from inspo_hub.card.private import hide_home, hide_path, hide_paths_in
 from inspo_hub.errors import ResolutionError
 from inspo_hub.recipe.paths import map_paths
 from inspo_hub.recipe.reading import Node, read_tree
@@ -33,7 +33,16 @@ def published_yaml(recipe: Recipe) -> str:
         absolute = path.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
         return hide_path(path) if absolute else path
 
-    return write_yaml(map_paths(Node.of(plain), shown).plain())
+    return write_yaml(_without_home(map_paths(Node.of(plain), shown).plain()))
+
+
+def _without_home(value: Any) -> Any:
+    """Texts of the recipe are people's own words: nothing is taken out but the folder that bears a user's name."""
+    if isinstance(value, dict):
+        return {key: _without_home(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_home(inner) for inner in value]
+    return hide_home(value) if isinstance(value, str) else value
 
 
 def published_lock(lock: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,17 +68,21 @@ class CardFacts:
         return self.recipe.conditioning.name != "none"
 
     @property
+    def starts_at_reference(self) -> bool:
+        """Whether every plain log-ratio is 0 before the first step: policy and reference are one model then."""
+        return self.recipe.objective.uses_reference and self.reference is None
+
+    @property
     def hub_datasets(self) -> list[str]:
         """Hub ids of training and held-out data, each once; local files have none."""
         return list(dict.fromkeys(pin.id for pin in (*self.train, *self.heldout) if not pin.is_local))
 
 
 def heldout_measures(summary: Mapping[str, Any]) -> tuple[Record, Record]:
-    """(before, after) on the held-out pairs; before is empty where nothing was measured before the first step."""
-    after: Record = summary.get("heldout") or {}
-    before: Record = summary.get("heldout_before") or {}
-    if before.get("step") != 0 or after.get("step") == 0:
-        before = {}
+    """(before, after) on the held-out pairs: at step 0 and at the last step that was measured; empty where neither."""
+    records: list[Record] = [summary.get(name) or {} for name in ("heldout_before", "heldout")]
+    before = next((record for record in records if record.get("step") == 0), {})
+    after = records[1] if records[1].get("step") != 0 else {}
     return _finite(before), _finite(after)
 
 

@@ -19,10 +19,13 @@ _PATH = re.compile(
 
 def hide_paths(text: str) -> str:
     """The text with every absolute path as `./last-part`, which is a path too and never a Hub id."""
+    return _PATH.sub(lambda match: _last_part(match[0]), hide_home(text))
+
+
+def hide_home(text: str) -> str:
+    """The text with the user's home folder as `~`; it may hold spaces, which end a path in running text."""
     home = str(Path.home())
-    if len(home) > 1:  # a home folder may hold spaces, which end a path in running text
-        text = text.replace(home + "/", "~/").replace(home + "\\", "~/")
-    return _PATH.sub(lambda match: _last_part(match[0]), text)
+    return text if len(home) == 1 else re.sub(r"(?<![\w.])" + re.escape(home) + r"(?![\w.-])", "~", text)
 
 
 def hide_path(path: str) -> str:

@@ -10,6 +10,7 @@ from inspo_hub.card.facts import CardFacts, Record, heldout_measures, system_of
 from inspo_hub.card.markdown import NOTHING, code, count, interval, number, table, words
 
 BASE = "base"
+TIED = "tie"
 _HELDOUT_ROWS = {
     "plain_accuracy": ("preference accuracy, plain", ".1%"),
     "conditioned_accuracy": ("preference accuracy, conditioned", ".1%"),
@@ -27,9 +28,10 @@ def headline(facts: CardFacts) -> str:
     before, after = heldout_measures(facts.summary)
     said = []
     if after.get("plain_accuracy") is not None:
-        change = f"{number(before['plain_accuracy'], '.1%')} before and " if "plain_accuracy" in before else ""
-        after_share = with_error(after, "plain_accuracy", ".1%")
-        said.append(f"it prefers the chosen answer in {change}{after_share} after training on held-out pairs")
+        change = _at_the_start(facts, before, "plain_accuracy", ".1%")
+        start = "" if change in (NOTHING, TIED) else f", {change} before training"
+        share = with_error(after, "plain_accuracy", ".1%")
+        said.append(f"it prefers the chosen answer in {share} of {count(after.get('pairs'))} held-out pairs{start}")
     system = system_of(facts.evaluation, facts.variant)
     if system and system.get("win_rate_against_base"):
         rate = interval(system["win_rate_against_base"], ".1%")
@@ -56,7 +58,7 @@ def results(facts: CardFacts) -> str:
 
 def _heldout(facts: CardFacts, before: Record, after: Record) -> str:
     rows = [
-        [label, with_error(before, metric, form), with_error(after, metric, form)]
+        [label, _at_the_start(facts, before, metric, form), with_error(after, metric, form)]
         for metric, (label, form) in _HELDOUT_ROWS.items()
         if after.get(metric) is not None
     ]
@@ -65,11 +67,23 @@ def _heldout(facts: CardFacts, before: Record, after: Record) -> str:
         "as well" + (", as it was trained" if facts.conditioned else ", which was not trained here") + "."
     )
     note = f"{trained} ± is the standard error over pairs."
-    if before.get("plain_accuracy") == 0.5 and before.get("plain_margin") == 0:
-        note += " Before training policy and reference are one model: every plain margin is 0, and a tie counts a half."
+    if before and facts.starts_at_reference:
+        note += (
+            " Before training policy and reference are one model: plain margins are 0 but for rounding, which leaves "
+            "accuracies to chance."
+        )
     pairs = count(after.get("pairs"))
     heading = ["held-out preferences", "before", f"after step {after.get('step', '?')}"]
     return f"On {pairs} held-out pairs:\n\n{table(heading, rows)}\n\n{note}"
+
+
+def _at_the_start(facts: CardFacts, before: Record, metric: str, form: str) -> str:
+    """A figure from before the first step; where it is a tie by construction, that, not its rounding."""
+    if before and facts.starts_at_reference and metric == "plain_accuracy":
+        return TIED
+    if before and facts.starts_at_reference and metric == "plain_margin":
+        return "0"
+    return with_error(before, metric, form)
 
 
 def with_error(record: Record, metric: str, form: str) -> str:

@@ -59,7 +59,7 @@ def test_the_first_screen_says_what_it_is_with_its_figures(make_facts: Make) -> 
     intro = card.partition("\n# ")[2].partition("\n## ")[0]
     assert f"[org/base](https://huggingface.co/org/base/tree/{BASE_SHA})" in intro
     assert "880 preference pairs" in intro
-    assert "50.0% before and 70.0% ± 4.6% after" in intro
+    assert "It prefers the chosen answer in 70.0% ± 4.6% of 100 held-out pairs;" in intro
     assert "61.3% [56.2%, 66.3%] against the base at a KL of 1.25 [1.20, 1.30] nats (inspo is better)" in intro
     assert "`dpo` (beta 0.3)" in intro
     assert "(1-w)·L_symmetric + w·L_none" in intro
@@ -67,9 +67,30 @@ def test_the_first_screen_says_what_it_is_with_its_figures(make_facts: Make) -> 
 
 def test_heldout_figures_stand_before_and_after_with_their_errors(make_facts: Make) -> None:
     rows = {row[0]: row[1:] for row in cells(section(model_card(make_facts()), "Results"))}
-    assert rows["preference accuracy, plain"] == ["50.0%", "70.0% ± 4.6%"], "√(0.7·0.3/100); ties have no error"
+    assert rows["preference accuracy, plain"] == ["tie", "70.0% ± 4.6%"], "√(0.7·0.3/100)"
     assert rows["reward margin, conditioned"] == ["0.900 ± 0.200", "0.900 ± 0.200"]
     assert rows["log-probability of the rejected response, nats per token"] == ["−1.750", "−1.750"]
+
+
+def test_a_tie_by_construction_is_no_measurement(make_facts: Make) -> None:
+    noise = BEFORE | {"plain_accuracy": 0.52, "plain_margin": 3e-8, "plain_margin_std": 4e-7}
+    card = model_card(make_facts(summary=SUMMARY | {"heldout_before": noise}))
+    rows = {row[0]: row[1:] for row in cells(section(card, "Results"))}
+    assert rows["preference accuracy, plain"][0] == "tie"
+    assert rows["reward margin, plain"][0] == "0"
+    assert "52.0%" not in card
+
+
+def test_without_reference_the_start_is_a_measurement(make_facts: Make) -> None:
+    text = RECIPE.replace("{name: dpo, beta: 0.3}", "simpo")
+    card = model_card(make_facts(text, summary=SUMMARY | {"heldout_before": BEFORE | {"plain_accuracy": 0.52}}))
+    assert "in 70.0% ± 4.6% of 100 held-out pairs, 52.0% before training" in card
+
+
+def test_a_measurement_before_training_is_not_one_after_it(make_facts: Make) -> None:
+    card = model_card(make_facts(summary=SUMMARY | {"heldout": BEFORE}, evaluation=None))
+    assert "Nothing was measured on held-out data" in card
+    assert "model-index" not in card
 
 
 def test_win_rate_stands_beside_kl_and_no_difference_in_words(make_facts: Make) -> None:
