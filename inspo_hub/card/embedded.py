@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub.card.markdown import fenced, folded
@@ -28,12 +29,34 @@ def published_yaml(recipe: Recipe) -> str:
     """
     plain = read_tree(recipe.to_yaml(), "the recipe").plain()
     plain["root"] = None
+    return write_yaml(_without_home(map_paths(Node.of(plain), _published_path).plain()))
 
-    def shown(path: str, key: str, node: Node) -> str:
-        absolute = path.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
-        return hide_path(path) if absolute else path
 
-    return write_yaml(_without_home(map_paths(Node.of(plain), shown).plain()))
+def local_files(recipe: Recipe) -> list[str]:
+    """The local files and folders that the recipe names, as `published_yaml` writes them, each once."""
+    loaded, written = (_paths(tree) for tree in (recipe.model_dump(mode="json"), _tree(recipe)))
+    return sorted({path for path, absolute in zip(written, loaded, strict=True) if Path(absolute).is_absolute()})
+
+
+def _tree(recipe: Recipe) -> Any:
+    return read_tree(published_yaml(recipe), "the recipe").plain()
+
+
+def _paths(plain: Any) -> list[str]:
+    """Every text of a recipe that is a path or a Hub id, in the order of the keys."""
+    found: list[str] = []
+
+    def note(path: str, key: str, node: Node) -> str:
+        found.append(path)
+        return path
+
+    map_paths(Node.of(plain), note)
+    return found
+
+
+def _published_path(path: str, key: str, node: Node) -> str:
+    absolute = path.startswith(("/", "~", "\\")) or re.match(r"[A-Za-z]:[\\/]", path)
+    return hide_path(path) if absolute else path
 
 
 def _without_home(value: Any) -> Any:

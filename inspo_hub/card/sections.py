@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub.card.citations import INSPO, PAPERS, arxiv_number
-from inspo_hub.card.embedded import embed_lock, embed_recipe, published_yaml
+from inspo_hub.card.embedded import embed_lock, embed_recipe, local_files, published_yaml
 from inspo_hub.card.facts import CardFacts
 from inspo_hub.card.markdown import arxiv_link, code, count, fenced, number, repo_link, table, words
 from inspo_hub.card.private import hide_paths, shown_name
@@ -15,6 +15,7 @@ from inspo_hub.card.results import headline
 
 if TYPE_CHECKING:
     from inspo_hub.hub import Pinned
+    from inspo_hub.recipe import Recipe
 
 NOTATION = (
     "a and b are the log-ratios of the chosen and the rejected response to the reference, z = β(a − b), n a length in "
@@ -28,7 +29,7 @@ def introduction(facts: CardFacts) -> str:
     made = "an adapter for" if facts.is_adapter else "a version of"
     how = f"the {code(recipe.objective.name)} objective under the {code(recipe.conditioning.name)} conditioning"
     first = (
-        f"This is {made} {base_name(facts)}, trained with {how} on {count(_different_pairs(facts))} preference pairs"
+        f"This is {made} {base_name(facts)}, trained with {how} on {_pairs(facts)}"
         f" in {count(facts.summary.get('steps'))} optimizer steps with inspo_hub {facts.package_version}."
     )
     parts = [f"# {words(facts.title)}", f"{first} {headline(facts)}"]
@@ -43,10 +44,12 @@ def base_name(facts: CardFacts) -> str:
     return code(shown_name(facts.base)) + " (a local model)" if facts.base.is_local else _pinned(facts.base)
 
 
-def _different_pairs(facts: CardFacts) -> int | None:
-    """Pairs of the training set that were reached; with several epochs the optimizer saw more."""
+def _pairs(facts: CardFacts) -> str:
+    """How many pairs of the training set were reached; with several epochs the optimizer saw more."""
     seen, known = facts.summary.get("pairs"), (facts.data_report or {}).get("train_pairs")
-    return seen if known is None or seen is None else min(seen, known)
+    if known is None or seen is None:
+        return f"{count(seen)} preference pairs, repeats counted,"
+    return f"{count(min(seen, known))} preference pairs"
 
 
 def _pinned(pin: Pinned) -> str:
@@ -192,18 +195,22 @@ def reproduction(facts: CardFacts) -> str:
     """The commands that train this model again."""
     processes = int(facts.summary.get("processes") or 1)
     launch = f"accelerate launch {f'--num_processes {processes} ' if processes > 1 else ''}-m inspo_hub.run recipe.yaml"
-    lines = [f"## How to reproduce\n\nWith inspo_hub {facts.package_version}:"]
+    parts = ["## How to reproduce"]
+    start = f"With inspo_hub {facts.package_version} installed"
     if facts.repo_id:
-        lines.append(fenced(f"inspo-hub reproduce {facts.repo_id}", "bash"))
-        lines.append("runs the recipe above from the commits in the lock. Or save the recipe as `recipe.yaml` and run")
+        parts.append(f"{start},")
+        parts.append(fenced(f"inspo-hub reproduce {facts.repo_id}", "bash"))
+        parts.append("runs the recipe above from the commits in the lock. Or save the recipe as `recipe.yaml` and run")
     else:
-        lines.append("save the recipe above as `recipe.yaml` and run")
-    lines.append(fenced(launch, "bash"))
-    local = sorted({shown_name(pin) for pin in (facts.base, *facts.train, *facts.heldout) if pin.is_local})
-    if local:
-        names = ", ".join(code(name) for name in local)
-        lines.append(f"Local files are not part of this card and have to be there: {names}.")
-    return "\n\n".join(lines)
+        parts.append(f"{start}, save the recipe above as `recipe.yaml` and run")
+    parts += [fenced(launch, "bash"), *missing_files(facts.recipe)]
+    return "\n\n".join(parts)
+
+
+def missing_files(recipe: Recipe) -> list[str]:
+    """What a reader must have beside the recipe; empty where all of it is on the Hub."""
+    names = ", ".join(code(name) for name in local_files(recipe))
+    return [f"Local files are no part of this card and have to lie beside the recipe: {names}."] if names else []
 
 
 def citations(facts: CardFacts) -> str:

@@ -13,7 +13,7 @@ from inspo_hub.card.facts import CardFacts, heldout_measures
 from inspo_hub.card.markdown import HUB, code, count, fenced, number, table, words
 from inspo_hub.card.render import CURVES, write_card
 from inspo_hub.card.results import BASE, evaluation_tables, with_error
-from inspo_hub.card.sections import base_name, citations_of, duration
+from inspo_hub.card.sections import base_name, citations_of, duration, missing_files
 from inspo_hub.card.training_curves import twin_curves
 from inspo_hub.hub import redact
 
@@ -43,8 +43,7 @@ def twin_card(recipe: Recipe, variants: Sequence[CardFacts]) -> str:
         _cost(variants),
         "\n\n".join(["## Data", data_sources(first), *(data_report(first.data_report) if first.data_report else [])]),
         f"## Recipe and lock\n\n{embed_recipe(published_yaml(recipe))}\n\n{embed_lock(first.lock)}",
-        "## How to reproduce\n\nSave the recipe above as `recipe.yaml` and run\n\n"
-        + fenced("accelerate launch -m inspo_hub.run recipe.yaml", "bash"),
+        _reproduction(recipe, first),
         _limits(variants),
         citations_of(variants),
     ]
@@ -185,6 +184,12 @@ def _cost(variants: Sequence[CardFacts]) -> str:
     if len(known) > 1 and max(known) > min(known):
         note += f" Tokens per step differ by a factor of {number(max(known) / min(known), '.2f')} between variants."
     return f"## Cost\n\n{table(columns, rows)}\n\n{note}"
+
+
+def _reproduction(recipe: Recipe, first: CardFacts) -> str:
+    start = f"With inspo_hub {first.package_version} installed, save the recipe above as `recipe.yaml` and run"
+    command = fenced("accelerate launch -m inspo_hub.run recipe.yaml", "bash")
+    return "\n\n".join(["## How to reproduce", start, command, *missing_files(recipe)])
 
 
 def _limits(variants: Sequence[CardFacts]) -> str:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inspo_hub.card import model_card, recipe_and_lock_from_card, twin_card
+from inspo_hub.card.embedded import local_files
 from inspo_hub.errors import ResolutionError
 from inspo_hub.recipe import parse_recipe
 from tests.card.conftest import LOCK, RECIPE, MakeFacts
@@ -84,6 +85,7 @@ def test_relative_paths_travel_and_absolute_ones_show_their_name(make_facts: Mak
     assert "id: ./base" in embedded, "a path, which nobody can take for a Hub id"
     assert str(tmp_path) not in embedded
     assert "root: null" in embedded
+    assert local_files(facts.recipe) == ["./base", "data/pairs.jsonl"]
     assert "secret" not in model_card(facts)
 
 
