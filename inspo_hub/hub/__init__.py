@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from inspo_hub.hub.checkpoints import HubCheckpoint, download_checkpoint, latest_checkpoint
 from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, repo_url
+from inspo_hub.hub.collections import CollectionItem, gather
 from inspo_hub.hub.faults import Fault, classify, client_errors
-from inspo_hub.hub.fetch import download_size, fetch, fetch_files, wanted_files, weights_identity
+from inspo_hub.hub.fetch import download_size, fetch, fetch_files, fetch_run, wanted_files, weights_identity
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
-from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push
+from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push, push_folder
 from inspo_hub.hub.redact import redact
 from inspo_hub.hub.resolve import cached_shas, list_files, metadata, resolve
 from inspo_hub.hub.types import Commit, FileHash, Kind, Pinned, RepoFile, RepoMetadata
@@ -20,6 +21,7 @@ from inspo_hub.hub.types import Commit, FileHash, Kind, Pinned, RepoFile, RepoMe
 __all__ = [
     "DEFAULT_PATIENCE",
     "PICKLE_SUFFIXES",
+    "CollectionItem",
     "Commit",
     "DiskNeed",
     "Fault",
@@ -44,8 +46,10 @@ __all__ = [
     "download_size",
     "fetch",
     "fetch_files",
+    "fetch_run",
     "file_hash",
     "find_pull_request",
+    "gather",
     "is_weight_file",
     "latest_checkpoint",
     "list_files",
@@ -56,6 +60,7 @@ __all__ = [
     "preflight",
     "pull_request_ref",
     "push",
+    "push_folder",
     "redact",
     "refuse",
     "repo_url",

@@ -75,6 +75,8 @@ def call(action: Callable[[], Result], *, patience: Patience = DEFAULT_PATIENCE)
         attempt += 1
         try:
             return action()
+        except HubFailure as failure:
+            fault = failure.fault
         except client_errors() as error:
             fault = classify(error)
         wait = patience.wait_s(attempt, fault)

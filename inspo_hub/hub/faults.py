@@ -95,18 +95,19 @@ def _classify_answer(error: OSError) -> Fault:
 
 
 def _kind_of_status(status: int) -> FaultKind:
-    if status in (408, 425, 429) or status >= 500:
-        return "busy"
-    by_status: dict[int, FaultKind] = {
+    known: dict[int, FaultKind] = {
         401: "denied",
         402: "quota",
         403: "denied",
         404: "missing",
+        408: "busy",
         409: "conflict",
         412: "conflict",
+        425: "busy",
+        429: "busy",
         507: "quota",
     }
-    return by_status.get(status, "refused")
+    return known.get(status, "busy" if status >= 500 else "refused")
 
 
 def _classify_text(text: str) -> Fault:

@@ -17,6 +17,9 @@ from inspo_hub.hub.types import Pinned, RepoFile
 
 log = logging.getLogger(__name__)
 
+RUN_FILES = ("recipe.yaml", "lock.json", "metrics.jsonl", "README.md")
+"""What a published model says about the run that made it."""
+
 
 def fetch(
     pinned: Pinned,
@@ -118,6 +121,28 @@ def _discard(path: Path) -> None:
     path.unlink(missing_ok=True)
     if blob != path:
         blob.unlink(missing_ok=True)
+
+
+def fetch_run(pinned: Pinned) -> Path:
+    """A folder with what a published model says about its run: recipe.yaml, lock.json, and metrics and card if there.
+
+    Raises:
+        ResolutionError: the repository was not published by a run.
+    """
+    if pinned.path is not None:
+        present, folder = set(local_files(pinned.path)), pinned.path
+    else:
+        listed = {file.path: file for file in list_files(pinned)}
+        present, folder = set(listed), None
+    missing = sorted({"recipe.yaml", "lock.json"} - present)
+    if missing:
+        raise ResolutionError(
+            f"there is no {' and no '.join(missing)}",
+            where=f"model {pinned}",
+            expected="a model that `inspo_hub` trained and published, with its recipe and lock",
+            fix="check the id and revision",
+        )
+    return folder or fetch_files(pinned, [listed[name] for name in RUN_FILES if name in present])
 
 
 def download_size(pinned: Pinned, part: Part = "all") -> int:

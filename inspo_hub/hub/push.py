@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from inspo_hub.hub.client import HubFailure, api, call, repo_url
+from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, api, call, repo_url
 from inspo_hub.hub.faults import Fault
-from inspo_hub.hub.files import check_repo_path
+from inspo_hub.hub.files import check_repo_path, local_files
+from inspo_hub.hub.fingerprint import file_hash
 from inspo_hub.hub.resolve import ANSWER_S
 from inspo_hub.hub.types import Commit, FileHash, Kind, RepoFile
 
@@ -131,6 +132,25 @@ def open_pull_request(repo_id: str, number: int, *, kind: Kind = "model") -> Non
     client = api()
     if client.get_discussion_details(repo_id, number, repo_type=kind).status == "draft":
         client.change_discussion_status(repo_id, number, "open", repo_type=kind)
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    kind: Kind,
+    message: str,
+    private: bool | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> Commit:
+    """Brings a folder of results (a dataset, a Space) to `main`, creating the repository; in one commit, checked.
+
+    Nothing is committed where all of it stands there. Hidden files stay here. Raises HubFailure.
+    """
+    ensure_repo(repo_id, private=private, kind=kind)
+    files: dict[str, Path | bytes] = {name: folder / name for name in local_files(folder)}
+    hashes = {name: file_hash(folder / name) for name in files}
+    return call(lambda: push(Upload(repo_id, files, hashes, MAIN, message, kind=kind)), patience=patience)
 
 
 def ensure_repo(repo_id: str, *, private: bool | None, kind: Kind = "model") -> None:

@@ -11,7 +11,9 @@ import pytest
 from inspo_hub import hub as room
 from inspo_hub.errors import ResolutionError
 from inspo_hub.hub.files import check_repo_path
-from tests.hub_server import Answer, Corrupt, Cut, HubServer
+from tests.hub_server import Answer, Corrupt, Cut, Do, HubServer
+from tests.hub_server.fixtures import HubProcess
+from tests.hub_server.store import Blob
 
 from .conftest import QUICK, model_files, write_files
 
@@ -178,3 +180,62 @@ def test_local_fingerprint_of_folder_and_file(tmp_path: Path, monkeypatch: pytes
     assert set(room.local_fingerprint(folder, "dataset")) == {"a.jsonl", "sub/b.jsonl"}
     assert room.local_fingerprint(folder / "a.jsonl") == {"a.jsonl": hashlib.sha256(b"1").hexdigest()}
     assert room.digest(everything) != room.digest(room.local_fingerprint(folder, "dataset"))
+
+
+def test_main_moves_while_files_are_downloaded(alice: HubServer) -> None:
+    repo = alice.unique("base", "bob")
+    alice.create_repo(repo, model_files(1))
+    moves = Do(lambda: alice.commit(repo, model_files(2)))
+    alice.faults.add("GET", f"/api/models/{repo}/tree/", moves)
+    alice.faults.add("GET|HEAD", "/resolve/", Do(lambda: alice.commit(repo, model_files(3))))
+    folder = room.fetch(room.resolve("model", repo))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == model_files(1)
+
+
+def test_a_file_name_that_escapes_is_refused(alice: HubServer, tmp_path: Path) -> None:
+    repo = alice.unique("base", "bob")
+    alice.create_repo(repo, model_files())
+    alice.history(repo)[0].files["../../evil.json"] = Blob.of(b"{}", lfs=False)
+    with pytest.raises(ResolutionError, match=r"'../../evil.json' leaves the folder"):
+        room.fetch(room.resolve("model", repo))
+    assert not list(tmp_path.rglob("evil.json"))
+
+
+def test_an_invalid_token_is_told_even_for_public_repositories(
+    alice: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = alice.unique("base", "bob")
+    alice.create_repo(repo, model_files())
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "z" * 34)
+    with pytest.raises(ResolutionError, match="check the token with `hf auth whoami`") as said:
+        room.resolve("model", repo, patience=QUICK)
+    assert "zzzz" not in str(said.value)
+
+
+def test_what_a_published_run_says_about_itself(alice: HubServer, tmp_path: Path) -> None:
+    repo = alice.unique("trained", "alice")
+    files = {"recipe.yaml": b"version: 1\n", "lock.json": b"{}", "metrics.jsonl": b"{}\n"}
+    sha = alice.create_repo(repo, model_files() | files)
+    folder = room.fetch_run(room.resolve("model", repo, sha))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
+    local = write_files(tmp_path / "out", files)
+    assert room.fetch_run(room.resolve("model", str(local))) == local
+    alice.commit(repo, {"lock.json": None})
+    with pytest.raises(ResolutionError, match=r"there is no lock.json"):
+        room.fetch_run(room.resolve("model", repo))
+
+
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
+def test_both_storages_in_a_process_of_its_own(hub: HubServer, hub_process: HubProcess, xet: bool) -> None:
+    repo = hub.unique("base", "bob")
+    hub.create_repo(repo, model_files(size=300_000))
+    code = f"""
+        import hashlib
+        from inspo_hub import hub
+        pinned = hub.resolve("model", "{repo}")
+        folder = hub.fetch(pinned)
+        print(pinned.sha, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
+    """
+    sha, digest = hub_process.run(code, xet=xet).stdout.split()
+    assert sha == hub.head(repo)
+    assert digest == hashlib.sha256(model_files(size=300_000)["model.safetensors"]).hexdigest()
