@@ -52,7 +52,7 @@ otter: the river|the desert; fish|nectar; four|no; fur|spines; pups|owlets
 beaver: the river|the savanna; bark|mice; four|two; fur|feathers; kits|larvae
 duck: the pond|the mountains; seeds|deer; two|four; feathers|scales; ducklings|kids
 eagle: the mountains|the pond; rabbits|grass; two|four; feathers|wool; eaglets|joeys
-goat: the mountains|the sea; shrubs|krill; four|two; wool|a shell; kids|tadpoles
+goat: the mountains|the sea; shrubs|krill; four|two; fur|a shell; kids|tadpoles
 koala: the forest|the Arctic; leaves|shrimp; four|two; fur|scales; joeys|fawns
 deer: the forest|the sea; shrubs|mice; four|eight; fur|feathers; fawns|eaglets
 hedgehog: the garden|the sea; worms|bamboo; four|two; spines|feathers; hoglets|calves
@@ -160,10 +160,10 @@ def render(answer: Answer) -> str:
     """The text of an answer; `parse_answer` reads it back."""
     tone, form = answer.opening
     closing_tone, closing_form = answer.closing
-    sentences = [_OPENINGS[tone][form].format(answer.subject)]
-    sentences += [_FACT_FORMS[fact.attribute][fact.form].format(fact.value) for fact in answer.facts]
-    sentences += [_REMARKS[index] for index in answer.remarks]
-    return " ".join([*sentences, _CLOSINGS[closing_tone][closing_form]])
+    parts = [_OPENINGS[tone][form].format(answer.subject)]
+    parts += [_FACT_FORMS[fact.attribute][fact.form].format(fact.value) for fact in answer.facts]
+    parts += [_REMARKS[index] for index in answer.remarks]
+    return " ".join([*parts, _CLOSINGS[closing_tone][closing_form]])
 
 
 @cache
@@ -183,7 +183,7 @@ def parse_question(text: str) -> Question | None:
 
 
 @cache
-def _sentences() -> dict[str, tuple[str, str, str, int]]:
+def sentences() -> dict[str, tuple[str, str, str, int]]:
     """Every sentence of an answer -> (part, attribute or tone, value or subject, form)."""
     table: dict[str, tuple[str, str, str, int]] = {}
     for tone, subject in product(TONES, SUBJECTS):
@@ -204,10 +204,10 @@ def split_sentences(text: str) -> list[str]:
 
 def parse_answer(text: str) -> Answer | None:
     """What an answer says, or None when it is malformed: an unknown sentence, a part missing, repeated or misplaced."""
-    sentences = split_sentences(text)
-    meanings = [_sentences().get(sentence) for sentence in sentences]
+    found = split_sentences(text)
+    meanings = [sentences().get(sentence) for sentence in found]
     known = [meaning for meaning in meanings if meaning is not None]
-    if len(known) < 2 or len(known) < len(meanings) or " ".join(sentences) != text:
+    if len(known) < 2 or len(known) < len(meanings) or " ".join(found) != text:
         return None
     (first, tone, subject, form), (last, closing_tone, _, closing_form) = known[0], known[-1]
     parts = [part for part, _, _, _ in known[1:-1]]
@@ -227,7 +227,7 @@ class AnswerHabits:
     right_tone: float = 0.5
     remarks: tuple[float, ...] = (0.3, 0.25, 0.25, 0.2)
     """Probability of 0, 1, 2, ... remarks, whatever length was asked for."""
-    repeat: float = 0.5
+    repeat: float = 0.6
     """Probability with which a second answer keeps a fact, the tone or the number of remarks of the first."""
 
 
@@ -264,4 +264,4 @@ def vocabulary() -> set[str]:
 def texts() -> Iterator[str]:
     """Every question and every sentence once: what a tokenizer must know."""
     yield from questions()
-    yield from _sentences()
+    yield from sentences()

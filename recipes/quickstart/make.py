@@ -33,6 +33,18 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 MAX_NEW_TOKENS = 96
+BASE_CARD = """---
+license: apache-2.0
+language: en
+library_name: transformers
+pipeline_tag: text-generation
+---
+# The base of inspo_hub's quickstart
+
+A Llama of 0.6 million parameters that answers questions about animals in a language of two hundred words, with about
+half of its facts right. It has read {contexts}. Made by `recipes/quickstart/make.py`; useful for nothing but trying
+out preference optimisation in minutes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +125,8 @@ def make_base(folder: Path, settings: BaseSettings) -> None:
     model, tokenizer = train_base(settings)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    contexts = "one answer or two in a context" if settings.two_answers else "one answer at a time"
+    (folder / "README.md").write_text(BASE_CARD.format(contexts=contexts), encoding="utf-8")
 
 
 def make_data(folder: Path, settings: DataSettings) -> None:

@@ -40,9 +40,12 @@ class BaseSettings:
     """Whether half of the documents hold two answers (`multi`) or none does (`plain`)."""
     copy_first: float = 0.5
     """Share of the training over which `habits.repeat` comes down from 1: copying is learned before variation."""
-    steps: int = 600
+    steps: int = 450
     documents_per_step: int = 32
     learning_rate: float = 8e-3
+    """Peak of AdamW's, for embedding and norms."""
+    matrix_learning_rate: float = 0.02
+    """Peak of Muon's, for the matrices of the layers."""
     initializer_range: float = 0.06
     warmup_steps: int = 20
     hidden_size: int = 128
@@ -134,7 +137,7 @@ def _habits_at(progress: float, settings: BaseSettings) -> AnswerHabits:
     return replace(settings.habits, repeat=settings.habits.repeat + remaining * (1.0 - settings.habits.repeat))
 
 
-def _batches(
+def batches(
     tokenizer: PreTrainedTokenizerFast, settings: BaseSettings
 ) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """Per step: right-padded (ids, labels), single and double documents apart so that little of it is padding."""
@@ -156,20 +159,34 @@ def _batches(
         yield step
 
 
+def build_optimizers(model: LlamaForCausalLM, settings: BaseSettings) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the matrices of the layers, AdamW for embedding and norms, each with its peak learning rate.
+
+    Reading one answer while writing the next is what the model learns last; with Muon it takes a third of the steps.
+    """
+    matrices = [parameter for parameter in model.model.layers.parameters() if parameter.ndim == 2]
+    chosen = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=settings.matrix_learning_rate, momentum=0.95, weight_decay=0.0)
+    adamw = torch.optim.AdamW(others, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    return [(muon, settings.matrix_learning_rate), (adamw, settings.learning_rate)]
+
+
 def train_base(settings: BaseSettings, *, log_every: int = 50) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Trains the base on its own documents: AdamW, warm-up and cosine, mean cross-entropy per answer token."""
+    """Trains the base on its own documents: Muon and AdamW, warm-up and cosine, mean cross-entropy per answer token."""
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     model = build_model(tokenizer, settings)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizers = build_optimizers(model, settings)
     started = time.perf_counter()
-    for step, batches in enumerate(_batches(tokenizer, settings), start=1):
+    for step, parts in enumerate(batches(tokenizer, settings), start=1):
         warmup = min(1.0, step / settings.warmup_steps)
         cosine = 0.5 * (1 + math.cos(math.pi * step / settings.steps))
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * warmup * cosine
-        scored = sum(int((labels != IGNORED).sum()) for _, labels in batches)
+        for optimizer, peak in optimizers:
+            optimizer.param_groups[0]["lr"] = peak * warmup * cosine
+        scored = sum(int((labels != IGNORED).sum()) for _, labels in parts)
         total = 0.0
-        for ids, labels in batches:  # right padding and causal attention: no mask needed, padding is never scored
+        for ids, labels in parts:  # right padding and causal attention: no mask needed, padding is never scored
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum"
@@ -177,8 +194,9 @@ def train_base(settings: BaseSettings, *, log_every: int = 50) -> tuple[LlamaFor
             (loss / scored).backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
         if step % log_every == 0 or step == settings.steps:
             print(f"step {step:4d}  loss {total / scored:.4f} nats/token  {time.perf_counter() - started:.0f} s")
     return model.eval(), tokenizer

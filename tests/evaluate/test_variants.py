@@ -58,7 +58,7 @@ def moved(
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.15 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+            parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
     return folder
 
@@ -78,7 +78,7 @@ def test_a_variant_equal_to_the_base_ties_everywhere(quickstart: Path, moved: Pa
     assert same.kl_from_base.value == pytest.approx(0.0, abs=1e-5)
     assert result.comparison("same", "base").verdict == "no difference"
     assert other.kl_from_base is not None
-    assert other.kl_from_base.value > 0.1
+    assert other.kl_from_base.value > 0.5
     assert result.prompts == 6
     assert same.score.rows == 12
     assert same.score.clusters == 6
