@@ -140,6 +140,16 @@ def test_schema_prints_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert only_json(outcome(capsys, "schema", "--json")[1])["schema"] == recipe_schema()
 
 
+def test_a_file_that_cannot_be_written_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "no" / "folder.json"
+    message = f"error: {file} cannot be written: No such file or directory\n  fix: choose another file\n"
+    assert outcome(capsys, "schema", "--output", file) == (1, "", message)
+    (tmp_path / "file").write_text("")
+    exit_code, _, err = outcome(capsys, "init", "quickstart", tmp_path / "file")
+    assert exit_code == 1
+    assert "quickstart.yaml cannot be written: File exists" in err
+
+
 def test_init_copies_what_validates(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     exit_code, out, _ = outcome(capsys, "init", "quickstart", tmp_path / "mine", "--json")
     facts = only_json(out)

@@ -12,6 +12,7 @@ import pytest
 from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.errors import RecipeError
 from inspo_hub.objectives import OBJECTIVES
+from inspo_hub.pairs import DEFAULT_TURN_TEXT
 from inspo_hub.recipe import Problem, Recipe, RecipeProblems, load_recipe, parse_recipe
 from inspo_hub.recipe.elsewhere import KNOWN_ELSEWHERE
 from inspo_hub.recipe.keys import all_keys
@@ -291,6 +292,10 @@ def test_optimizers_are_known_to_transformers() -> None:
     from transformers.training_args import OptimizerNames
 
     assert set(get_args(Optimizer)) <= {name.value for name in OptimizerNames}
+
+
+def test_the_default_words_between_two_answers_are_those_of_the_pairs_room() -> None:
+    assert parse_recipe(SMALLEST).alternative.turn_text == DEFAULT_TURN_TEXT
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from inspo_hub.conditioning import CONDITIONINGS
-from inspo_hub.errors import RecipeError
+from inspo_hub.errors import InspoError, RecipeError
 from inspo_hub.objectives import OBJECTIVES
 from inspo_hub.recipe import load_recipe, parse_recipe
 from inspo_hub.recipe.export import recipe_schema, schema_text
@@ -184,6 +184,22 @@ def test_a_copy_holds_what_the_recipe_extends(tmp_path: Path, monkeypatch: pytes
         "recipe.schema.json",
     ]
     assert load_recipe(files[0]).seed == 1
+
+
+def test_a_full_disk_leaves_no_half_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[Path] = []
+
+    def copy_two(source: Path, target: Path) -> None:
+        target.write_text("half")
+        copied.append(target)
+        if len(copied) == 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("inspo_hub.recipe.shipped.shutil.copyfile", copy_two)
+    with pytest.raises(InspoError, match="cannot be written: No space left on device"):
+        copy_recipe("quickstart", tmp_path)
+    assert len(copied) == 3
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_an_unknown_recipe_is_told_with_the_nearest() -> None:

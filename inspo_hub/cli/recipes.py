@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from inspo_hub.cli.app import RECIPES, JsonOption, RecipeArgument, SetOption, app, show
+from inspo_hub.errors import InspoError
 from inspo_hub.recipe import Recipe, load_recipe
 
 
@@ -76,7 +77,10 @@ def schema(
 
     text = schema_text() if form is SchemaFormat.json else reference_page()
     if output is not None:
-        output.write_text(text, encoding="utf-8", newline="\n")
+        try:
+            output.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise InspoError(f"{output} cannot be written: {error.strerror}", fix="choose another file") from error
         show({"written": str(output)}, f"wrote {output}", as_json=as_json)
     elif as_json:
         show({"schema": recipe_schema()} if form is SchemaFormat.json else {"page": text}, "", as_json=True)

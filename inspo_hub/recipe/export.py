@@ -17,12 +17,8 @@ EXTENDS = "Recipe that this one is merged over, relative to this file; its own p
 
 def recipe_schema() -> dict[str, Any]:
     """JSON schema (2020-12) of a recipe file; keys may be missing where `extends` or the recipe around has them."""
-    whole = Recipe.model_json_schema()
+    whole = whole_schema()
     definitions = whole.pop("$defs")
-    for section in UNIONS:
-        for name in _members(whole["properties"][section]):
-            # The discriminator reads it, so a mapping without a name is no objective, whatever the field's default.
-            definitions[name]["required"] = ["name", *definitions[name].get("required", ())]
     partial = {_PARTIAL + name: _loosened(schema) for name, schema in definitions.items()}
     extending = _loosened(whole)
     extending["properties"]["extends"] = {"type": "string", "description": EXTENDS}
@@ -45,17 +41,23 @@ def recipe_schema() -> dict[str, Any]:
     return _without_titles(schema)
 
 
+def whole_schema() -> dict[str, Any]:
+    """pydantic's JSON schema of a recipe, where an objective and a conditioning may be a name alone."""
+    schema = Recipe.model_json_schema()
+    for section in UNIONS:
+        key = schema["properties"][section]
+        union = {word: key.pop(word) for word in ("oneOf", "discriminator")}
+        key["anyOf"] = [{"type": "string", "enum": list(union["discriminator"]["mapping"])}, union]
+        for reference in union["discriminator"]["mapping"].values():
+            # The discriminator reads it: a mapping without a name is no objective, whatever the field's default.
+            definition = schema["$defs"][reference.removeprefix(_DEFINITIONS)]
+            definition["required"] = ["name", *definition.get("required", ())]
+    return schema
+
+
 def schema_text() -> str:
     """The JSON schema as it is shipped beside the recipes."""
     return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
-
-
-def _members(schema: Any) -> list[str]:
-    """The definitions that a union refers to."""
-    if isinstance(schema, dict):
-        own = [schema["$ref"].removeprefix(_DEFINITIONS)] if "$ref" in schema else []
-        return own + [name for key, child in schema.items() if key != "discriminator" for name in _members(child)]
-    return [name for child in schema for name in _members(child)] if isinstance(schema, list) else []
 
 
 def _loosened(schema: Any) -> Any:

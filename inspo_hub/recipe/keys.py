@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from inspo_hub.recipe.elsewhere import KNOWN_ELSEWHERE
-from inspo_hub.recipe.schema import Recipe
+from inspo_hub.recipe.export import whole_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Key:
 @cache
 def all_keys() -> tuple[Key, ...]:
     """Every key in the order of the schema; a key of several objectives stands once for each."""
-    schema = Recipe.model_json_schema()
+    schema = whole_schema()
     return tuple(_walk(schema, schema["$defs"], "", None))
 
 

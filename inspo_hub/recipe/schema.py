@@ -34,12 +34,10 @@ def _by_name(value: object) -> object:
 if TYPE_CHECKING:
     AnyObjective = Objective
     AnyConditioning = Conditioning
-    ObjectiveName = ConditioningName = str
 else:
     # The unions are the tables: a new row is a new recipe key, in validation, JSON schema and reference alike.
     AnyObjective = Annotated[reduce(or_, OBJECTIVES.values()), Field(discriminator="name")]
     AnyConditioning = Annotated[reduce(or_, CONDITIONINGS.values()), Field(discriminator="name")]
-    ObjectiveName, ConditioningName = Literal[tuple(OBJECTIVES)], Literal[tuple(CONDITIONINGS)]
 
 
 class Recipe(Section):
@@ -59,15 +57,11 @@ class Recipe(Section):
     )
     model: ModelSection = Field(description="The base model.")
     data: DataSection = Field(description="The preference pairs.")
-    objective: Annotated[
-        AnyObjective, BeforeValidator(_by_name, json_schema_input_type=ObjectiveName | AnyObjective)
-    ] = Field(
+    objective: Annotated[AnyObjective, BeforeValidator(_by_name)] = Field(
         OBJECTIVES[DEFAULT_OBJECTIVE](name=DEFAULT_OBJECTIVE),
         description="What turns a scored pair into a loss: a name, or a mapping with `name` and its settings.",
     )
-    conditioning: Annotated[
-        AnyConditioning, BeforeValidator(_by_name, json_schema_input_type=ConditioningName | AnyConditioning)
-    ] = Field(
+    conditioning: Annotated[AnyConditioning, BeforeValidator(_by_name)] = Field(
         CONDITIONINGS[DEFAULT_CONDITIONING](name=DEFAULT_CONDITIONING),
         description="Which responses are scored given their alternative: a name, or a mapping with `name`.",
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from inspo_hub.errors import RecipeError
+from inspo_hub.errors import InspoError, RecipeError
 from inspo_hub.recipe.reading import read_tree
 
 SCHEMA = "recipe.schema.json"
@@ -34,6 +34,7 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
 
     Raises:
         RecipeError: no such recipe, or a file is there already and `overwrite` is not set; nothing is copied then.
+        InspoError: a file cannot be written; what was copied is taken back.
     """
     names = shipped_recipes()
     if name not in names:
@@ -47,10 +48,24 @@ def copy_recipe(name: str, target: Path, *, overwrite: bool = False) -> list[Pat
     there = [str(copy) for copy in copies if copy.exists()]
     if there and not overwrite:
         raise RecipeError(f"already there: {', '.join(there)}", fix="choose another folder, or --force")
-    for file, copy in zip(files, copies, strict=True):
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+    _copy(files, copies)
     return copies
+
+
+def _copy(files: Sequence[Path], copies: Sequence[Path]) -> None:
+    """All of the files, or none where one cannot be written."""
+    done: list[Path] = []
+    try:
+        for file, copy in zip(files, copies, strict=True):
+            done.append(copy)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+    except OSError as error:
+        for copy in done:
+            if copy.is_file():
+                copy.unlink()
+        what = f"{done[-1]} cannot be written: {error.strerror}"
+        raise InspoError(what, fix="choose a folder that can be written and has room") from error
 
 
 def _belonging(recipe: Path) -> Iterator[Path]:
