@@ -81,13 +81,13 @@ def write_cards(
     output: Path,
 ) -> None:
     """recipe.yaml and README.md of every variant, and the comparison's card where there are several."""
-    from inspo_hub.card import Twin, write_model_card, write_twin_card
+    from inspo_hub.card import Twin, published_yaml, write_model_card, write_twin_card
 
     facts = []
     for job in jobs:
         twins = [Twin(name=name, summary=summary) for name, summary in summaries.items() if name != job.name]
-        one = card_facts(job, summaries[job.name], comparison, twins)
-        (job.output / "recipe.yaml").write_text(job.recipe.to_yaml(), encoding="utf-8")
+        one = card_facts(job, summaries[job.name], comparison, twins, output / "report")
+        (job.output / "recipe.yaml").write_text(published_yaml(job.recipe), encoding="utf-8")
         write_model_card(job.output, one)
         facts.append(one)
     if len(facts) > 1:
@@ -95,7 +95,11 @@ def write_cards(
 
 
 def card_facts(
-    job: VariantJob, summary: Mapping[str, Any], comparison: Mapping[str, Any] | None, twins: Sequence[Twin]
+    job: VariantJob,
+    summary: Mapping[str, Any],
+    comparison: Mapping[str, Any] | None,
+    twins: Sequence[Twin],
+    comparison_folder: Path,
 ) -> CardFacts:
     """What the card of a variant says."""
     from inspo_hub.card import CardFacts
@@ -114,8 +118,17 @@ def card_facts(
         data_report=job.data_report.to_dict(),
         evaluation=comparison,
         twins=twins,
-        example=job.tokenizer.decode(job.train[0].prompt, skip_special_tokens=True) if len(job.train) else None,
+        example=_example(comparison_folder),
     )
+
+
+def _example(report: Path) -> list[dict[str, str]] | None:
+    """The first prompt that was answered in the evaluation, as messages; None where there was none."""
+    generations = report / "generations.jsonl"
+    if not generations.is_file():
+        return None
+    with generations.open(encoding="utf-8") as file:
+        return list(json.loads(file.readline())["prompt"])
 
 
 def tell(jobs: Sequence[VariantJob], output: Path, *, compared: bool) -> None:

@@ -79,4 +79,6 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def embedding_rows(model: PreTrainedModel) -> int:
     """Rows of the input embedding: token ids must be below it."""
-    return int(model.get_input_embeddings().weight.shape[0])
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.shape[0]

@@ -72,9 +72,7 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
 
 def _quiet_libraries() -> None:
     """Progress bars of single files, and hints that are not about the recipe, stay out of the way."""
-    import datasets
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()

@@ -15,13 +15,23 @@ if TYPE_CHECKING:
     from inspo_hub.plan import Plan
     from inspo_hub.recipe import Recipe
 
-# Recipe keys that change neither the weights nor the logged metrics: a run may go on with other values.
+# Recipe keys that change neither the weights nor the logged metrics, and those whose content is compared itself.
 FREE_KEYS = (
     "name",
     "description",
+    "root",
     "variants",
     "evaluate",
     "publish",
+    "model.id",
+    "model.revision",
+    "model.tokenizer",
+    "model.tokenizer_revision",
+    "model.chat_template",
+    "data.train",
+    "data.heldout",
+    "reference.id",
+    "reference.revision",
     "train.save_every",
     "train.keep_checkpoints",
     "train.report_to",
@@ -70,7 +80,8 @@ class VariantJob:
         """What weights and metrics depend on, by dotted key: resuming needs the same."""
         flat = _flatten(self.recipe.model_dump(mode="json"))
         key = {name: value for name, value in flat.items() if not any(_below(name, free) for free in FREE_KEYS)}
-        return {**key, "data fingerprint": self.data_fingerprint, "initial weights": self.weights}
+        contents = {"pairs": self.data_fingerprint, "model": self.weights, "reference": self.reference_weights}
+        return {**key, **{f"content of {name}": value for name, value in contents.items()}}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from transformers import PrinterCallback
 
 from inspo_hub.cost import pair_work
 from inspo_hub.dealing import step_indices
-from inspo_hub.errors import RecipeError, TrainingError
+from inspo_hub.errors import RecipeError
 from inspo_hub.logprobs import check_packing, prepare_model
 from inspo_hub.models import compute_dtype, embedding_rows, load_model
 from inspo_hub.packing import Layout, PackedBatch, pack_pairs
@@ -27,7 +25,9 @@ from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
 from inspo_hub.training.heldout import Heldout
-from inspo_hub.training.job import VariantJob, changed_keys
+from inspo_hub.training.job import VariantJob
+from inspo_hub.training.memory import out_of_memory
+from inspo_hub.training.outputs import SUMMARY, clear, finished, measured, move_into_place, same_training
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "trained.json"
-
 
 class Interrupted(Exception):
     """The run was stopped by a signal after a whole checkpoint; the same command goes on."""
@@ -59,39 +57,17 @@ def train_variant(job: VariantJob) -> dict[str, Any]:
     Raises:
         Interrupted: a signal stopped it; TrainingError: the loss is not finite or memory ran out.
     """
-    finished = _finished(job)
-    if finished is not None:
-        log.info("%s: already trained, nothing to do", job.name)
-        return finished
     state = PartialState()
+    if job.resume == "none" and state.is_main_process:
+        clear(job)
+    state.wait_for_everyone()
+    done = finished(job)
+    if done is not None:
+        log.info("%s: already trained, nothing to do", job.name)
+        return done
     model = load_model(job.model_path, trust_remote_code=job.recipe.model.trust_remote_code).to(state.device)
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(model))
     return _Session(job, model, _layout(job, model)).train()
-
-
-def _finished(job: VariantJob) -> dict[str, Any] | None:
-    """The summary of a finished training of the same recipe, or None.
-
-    Raises:
-        RecipeError: the folder holds a finished training of another recipe.
-    """
-    path = job.output / SUMMARY
-    if not path.is_file():
-        return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    _same_training(job, summary["training"], where=str(path))
-    return summary
-
-
-def _same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> None:
-    changed = changed_keys(before, json.loads(json.dumps(job.training_key())))
-    if changed:
-        raise RecipeError(
-            "the output folder holds a training with another recipe: " + "; ".join(changed[:8]),
-            where=where,
-            expected="the recipe that the training started with",
-            fix="choose another --output, or start over with --resume none",
-        )
 
 
 def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
@@ -146,7 +122,7 @@ class _Session:
             try:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             except torch.OutOfMemoryError as error:
-                raise self._out_of_memory(dataset, error) from error
+                raise out_of_memory(self.recipe, dataset, error) from error
         if stop.stopped:
             raise Interrupted(f"{self.job.name}: stopped at step {trainer.state.global_step}")
         return self._finish(trainer, dataset)
@@ -257,8 +233,6 @@ class _Session:
         """The newest whole checkpoint to go on from; records after it are dropped, for they are written again."""
         checkpoint = None
         if self.state.is_main_process:
-            if self.job.resume == "none":
-                _clear(self.job)
             checkpoint = latest_complete(self.job.checkpoints)
         self.state.wait_for_everyone()
         checkpoint = latest_complete(self.job.checkpoints) if not self.state.is_main_process else checkpoint
@@ -270,26 +244,13 @@ class _Session:
             return None
         manifest = read_manifest(checkpoint)
         assert manifest is not None, "latest_complete returns whole checkpoints"
-        _same_training(self.job, manifest["training"], where=str(checkpoint))
+        same_training(self.job, manifest["training"], where=str(checkpoint))
         log.info("%s: going on from %s", self.job.name, checkpoint)
         if self.state.is_main_process:
             self.metrics_log.keep_until(int(checkpoint.name.split("-")[1]))
         trainer.args.eval_on_start = False
         trainer.restore_metrics(checkpoint)
         return checkpoint
-
-    def _out_of_memory(self, dataset: StepDataset, error: BaseException) -> TrainingError:
-        largest = dataset.largest_micro_batch().batch.tokens
-        budget = self.recipe.train.tokens_per_microbatch
-        longest = int(dataset.tokens.max())
-        return TrainingError(
-            f"the GPU ran out of memory on a micro-batch of up to {largest} tokens: {str(error).splitlines()[0]}",
-            where="train.tokens_per_microbatch",
-            expected=f"a budget that fits; now {budget} tokens, the longest pair takes {longest}",
-            fix=f"set train.tokens_per_microbatch={max(longest, budget // 2)} (same losses, more micro-batches)"
-            + ("" if self.recipe.train.activation_checkpointing else ", or train.activation_checkpointing=true")
-            + (f", or data.max_length below {self.recipe.data.max_length}" if longest > budget // 2 else ""),
-        )
 
     # --- results --------------------------------------------------------------------------------------------------
 
@@ -300,9 +261,9 @@ class _Session:
         self.state.wait_for_everyone()
         trainer.save_model(str(staging))
         self.state.wait_for_everyone()
-        summary = self._summary(trainer, dataset)
+        summary = self._summary(dataset)
         if self.state.is_main_process:
-            _move_into_place(staging, self.job.output)
+            move_into_place(staging, self.job.output)
             write_json_atomically(self.job.output / SUMMARY, summary)
         self.state.wait_for_everyone()
         del trainer
@@ -311,40 +272,21 @@ class _Session:
             torch.cuda.empty_cache()
         return summary
 
-    def _summary(self, trainer: PreferenceTrainer, dataset: StepDataset) -> dict[str, Any]:
-        records = self.metrics_log.read()
-        timings = self.timings_log.read()
-        train = [record for record in records if record["split"] == "train"] or [{}]
-        heldout = [record for record in records if record["split"] == "heldout"] or [{}]
+    def _summary(self, dataset: StepDataset) -> dict[str, Any]:
         rows = np.concatenate(list(dataset.steps))
+        tokens = int(dataset.tokens[rows].sum())
         return {
             "variant": self.job.name,
             "steps": len(dataset),
             "pairs": len(rows),
-            "tokens": int(dataset.tokens[rows].sum()),
-            "tokens_per_step": float(dataset.tokens[rows].sum() / len(dataset)),
-            "seconds_per_step": float(np.median([t["seconds_per_step"] for t in timings])) if timings else None,
+            "tokens": tokens,
+            "tokens_per_step": tokens / len(dataset),
             "processes": self.state.num_processes,
-            "device": str(self.state.device),
+            "device": self.state.device.type,
+            "device_name": torch.cuda.get_device_name() if self.state.device.type == "cuda" else None,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "layout": self.layout,
             "reference": {"name": self.job.reference_name, "weights": self.job.reference_weights},
-            "train": train[-1],
-            "heldout_before": heldout[0],
-            "heldout": heldout[-1],
+            **measured(self.metrics_log, self.timings_log),
             "training": self.job.training_key(),
         }
-
-
-def _clear(job: VariantJob) -> None:
-    """Removes an earlier training from the output folder: its summary first, so that nothing takes it for whole."""
-    (job.output / SUMMARY).unlink(missing_ok=True)
-    shutil.rmtree(job.checkpoints, ignore_errors=True)
-
-
-def _move_into_place(staging: Path, output: Path) -> None:
-    """Moves the saved files to the output, config.json last: without it no folder passes for a model."""
-    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same and more
-    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
-        os.replace(file, output / file.name)
-    staging.rmdir()

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.steps import MicroBatch, StepShare, to_device
 from inspo_hub.views import Score
+
+try:
+    import resource
+except ImportError:  # Windows has no such module
+    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -225,6 +231,9 @@ def _only(batch: list[StepShare]) -> StepShare:
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
-    if device.type != "cuda":
-        return {}
-    return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device)}
+    """Peak bytes of the device, or of this process where the device is the CPU."""
+    if device.type == "cuda":
+        return {"peak_memory_bytes": torch.cuda.max_memory_allocated(device)}
+    # Linux counts kilobytes, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit} if resource else {}

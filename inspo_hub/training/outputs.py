@@ -1,0 +1,74 @@
+"""The output folder of one variant: what a finished training left, when it may be gone on with, how files arrive."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inspo_hub.errors import RecipeError
+from inspo_hub.training.job import VariantJob, changed_keys
+from inspo_hub.training.records import JsonLines
+
+SUMMARY = "trained.json"
+
+
+def finished(job: VariantJob) -> dict[str, Any] | None:
+    """The summary of a finished training of the same recipe, or None.
+
+    Raises:
+        RecipeError: the folder holds a finished training of another recipe.
+    """
+    path = job.output / SUMMARY
+    if not path.is_file():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    same_training(job, summary["training"], where=str(path))
+    return summary
+
+
+def same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> None:
+    changed = changed_keys(before, json.loads(json.dumps(job.training_key())))
+    if changed:
+        raise RecipeError(
+            "the output folder holds a training with another recipe: " + "; ".join(changed[:8]),
+            where=where,
+            expected="the recipe that the training started with",
+            fix="choose another --output, or start over with --resume none",
+        )
+
+
+def clear(job: VariantJob) -> None:
+    """Removes an earlier training from the output folder: its summary first, so that nothing takes it for whole."""
+    for name in (SUMMARY, "config.json"):
+        (job.output / name).unlink(missing_ok=True)
+    for weights in job.output.glob("*.safetensors"):
+        weights.unlink()
+    shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+
+def move_into_place(staging: Path, output: Path) -> None:
+    """Moves the saved files to the output, config.json last: without it no folder passes for a model."""
+    (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same and more
+    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+        os.replace(file, output / file.name)
+    staging.rmdir()
+
+
+def measured(metrics_log: JsonLines, timings_log: JsonLines) -> dict[str, Any]:
+    """What the logs say of a training: last and first metrics of each split, and the median time of a step."""
+    records, timings = metrics_log.read(), timings_log.read()
+    train = [record for record in records if record["split"] == "train"] or [{}]
+    heldout = [record for record in records if record["split"] == "heldout"] or [{}]
+    seconds = [timing["seconds_per_step"] for timing in timings]
+    return {
+        "seconds_per_step": float(np.median(seconds)) if seconds else None,
+        "peak_memory_bytes": max((timing.get("peak_memory_bytes", 0) for timing in timings), default=0) or None,
+        "train": train[-1],
+        "heldout_before": heldout[0],
+        "heldout": heldout[-1],
+    }
