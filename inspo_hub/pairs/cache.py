@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from inspo_hub.errors import DataError
 from inspo_hub.pairs.formats import RowProblem, read_example
-from inspo_hub.pairs.load import content_key, load_source, quiet_progress
+from inspo_hub.pairs.load import cache_folder, content_key, disk_is_full, full_disk, load_source, quiet_progress
 from inspo_hub.pairs.store import TokenTable
 from inspo_hub.pairs.template import tokenizer_name
 from inspo_hub.pairs.tokenise import PairTokeniser, Texts, prompt_hashes, renders_date, text_hash
@@ -29,20 +29,29 @@ _BATCH_ROWS = 256
 
 def tokenised_table(source: PairSource, tokeniser: PairTokeniser, *, num_proc: int | None = None) -> TokenTable:
     """The source's rows as token ids; tokenised once, then read from the disk cache of `datasets`."""
-    rows = load_source(source)
+    content = content_key(source)
+    rows = load_source(source, content)
     _check_format(rows, source, tokeniser)
-    with quiet_progress():
-        tokens = rows.map(
-            tokenise_rows,
-            with_indices=True,
-            batched=True,
-            batch_size=_BATCH_ROWS,
-            fn_kwargs={"tokeniser": tokeniser},
-            remove_columns=rows.column_names,
-            num_proc=num_proc if num_proc and len(rows) > num_proc * _BATCH_ROWS else None,
-            new_fingerprint=cache_key(source, tokeniser),
-            desc=f"Tokenising {source.name}",
-        )
+    key = cache_key(content, tokeniser)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    try:
+        with quiet_progress():
+            tokens = rows.map(
+                tokenise_rows,
+                with_indices=True,
+                batched=True,
+                batch_size=_BATCH_ROWS,
+                fn_kwargs={"tokeniser": tokeniser},
+                remove_columns=rows.column_names,
+                num_proc=num_proc if num_proc and len(rows) > num_proc * _BATCH_ROWS else None,
+                cache_file_name=str(cache_folder() / f"tokens-{key}.arrow"),
+                new_fingerprint=key,
+                desc=f"Tokenising {source.name}",
+            )
+    except OSError as error:
+        if disk_is_full(error):
+            raise full_disk(source) from error
+        raise
     return TokenTable.of(source.name, tokens.data.table)
 
 
@@ -121,12 +130,12 @@ def _row_kwargs(batch: dict[str, list[Any]], index: int) -> dict[str, Any]:
     return kwargs
 
 
-def cache_key(source: PairSource, tokeniser: PairTokeniser) -> str:
-    """sha256 of everything that the ids depend on: files, how they are read, tokenizer, template, version."""
+def cache_key(content: str, tokeniser: PairTokeniser) -> str:
+    """sha256 of everything that the ids depend on: content, how they are read, tokenizer, template, version."""
     tokenizer = tokeniser.tokenizer
     parts = {
         "version": TOKENISATION_VERSION,
-        "content": content_key(source),
+        "content": content,
         "tokenizer": tokenizer_key(tokenizer),
         "chat": tokeniser.chat,
         "kwargs": tokeniser.template_kwargs,

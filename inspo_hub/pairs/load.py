@@ -6,6 +6,7 @@ The Hub's data sets arrive as snapshot folders, which `datasets` reads like any 
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -28,11 +29,16 @@ _OPTIONAL = ("prompt", "tools", "chat_template_kwargs")
 _LIKELY_PROMPTS = ("instruction", "question", "query", "input", "user")
 
 
-def load_source(source: PairSource) -> Dataset:
-    """The source's rows with our column names, at most `limit` of them, not yet tokenised."""
+def load_source(source: PairSource, content: str) -> Dataset:
+    """The source's rows with our column names, at most `limit` of them, not yet tokenised.
+
+    Args:
+        content: its `content_key`. What `datasets` keeps of it lies in a folder of that name: its own caches go by path
+            and modification time, and would hand out yesterday's rows of a file that was replaced within its time.
+    """
     import datasets
 
-    rows = _load(source)
+    rows = _load(source, cache_folder() / content)
     if not isinstance(rows, datasets.Dataset):
         raise DataError(f"split {source.split!r} names several splits", where=source.id, fix="name one split")
     if source.limit is not None:
@@ -46,7 +52,7 @@ def _no_rows(source: PairSource) -> DataError:
     return DataError("the data set has no rows", where=source.name, fix="choose another split, or raise limit")
 
 
-def _load(source: PairSource) -> Dataset:
+def _load(source: PairSource, cache: Path) -> Dataset:
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -56,7 +62,7 @@ def _load(source: PairSource) -> Dataset:
             return _from_disk(path, source)
         with quiet_progress():
             if path.is_dir():
-                return datasets.load_dataset(str(path), source.config, split=source.split)
+                return datasets.load_dataset(str(path), source.config, split=source.split, cache_dir=str(cache))
             files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
             if not files:
                 raise ResolutionError(
@@ -67,16 +73,44 @@ def _load(source: PairSource) -> Dataset:
                 )
             kind = _builder(files, source)
             base = source.split.split("[")[0]
-            return datasets.load_dataset(kind, data_files={base: files}, split=source.split)
+            data_files = {base: files}
+            return datasets.load_dataset(kind, data_files=data_files, split=source.split, cache_dir=str(cache))
     except StopIteration as error:  # what datasets makes of an empty jsonl file
         raise _no_rows(source) from error
     except (DatasetsError, ValueError, OSError, KeyError) as error:
+        if disk_is_full(error):
+            raise full_disk(source) from error
         raise DataError(
             f"the data set cannot be read: {_last_cause(error)}",
             where=f"{source.id}, config {source.config}, split {source.split}",
             expected="jsonl, parquet, arrow or csv files that `datasets` reads, and a split that exists",
             fix="check config and split, and that every row has the same columns and types",
         ) from error
+
+
+def cache_folder() -> Path:
+    """Where `datasets` keeps its caches; ours lie in a folder of their own."""
+    import datasets
+
+    return Path(datasets.config.HF_DATASETS_CACHE) / "inspo_hub"
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that no space is left."""
+    while error is not None:
+        if isinstance(error, OSError) and (error.errno in (errno.ENOSPC, errno.EDQUOT) or "disk space" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(source: PairSource) -> ResolutionError:
+    """The message for a disk that has no room for the token ids."""
+    return ResolutionError(
+        f"no space is left for the rows of {source.name}",
+        where=str(cache_folder()),
+        fix="free some space, or set HF_DATASETS_CACHE to a folder on another disk",
+    )
 
 
 def _from_disk(path: Path, source: PairSource) -> Dataset:
@@ -183,7 +217,7 @@ def content_key(source: PairSource) -> str:
     path = Path(source.local_path or source.id).expanduser()
     how = repr((source.config, source.split, sorted(source.columns.items()), source.limit))
     if path.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", path.name):  # named by its commit
-        return _digest(source.id, path.name, how).hexdigest()
+        return _digest(source.id, path.name, how).hexdigest()[:40]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and ".git" not in file.parts)
     else:
@@ -195,7 +229,7 @@ def content_key(source: PairSource) -> str:
         digest.update(f"{file.name} {os.path.getsize(file)}\n".encode())
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    return digest.hexdigest()[:40]
 
 
 def _digest(*parts: str) -> hashlib._Hash:

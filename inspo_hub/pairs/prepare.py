@@ -82,29 +82,49 @@ def prepare_pairs(
     tokeniser = _tokeniser(tokenizer, text_format, chat_template_kwargs)
     limits = Limits(max_length, conditioned, len(separator), max_alternative_tokens, tokeniser.floor)
     limits.check()
-    report = DataReport(seed=seed, max_length=max_length, conditioned=conditioned)
+    report = DataReport(seed=seed, max_length=max_length, conditioned=conditioned, notes=notes_on(tokeniser))
     report.end_token = str(tokenizer.convert_ids_to_tokens(tokeniser.end_id))
-    report.notes = notes_on(tokeniser)
     policy = _Policy(limits, on_overlong, on_invalid, tokenizer.bos_token_id, report)
-    named = [PairSource.of(source) for source in sources]
-    if not named:
-        raise DataError("no data source", where="data.train", fix="name at least one preference data set")
+    named = _named(sources)
     train = _take(named, tokeniser, policy, num_proc)
     if isinstance(heldout, float | int):
-        out = heldout_rows(train.column("prompt_hash"), float(heldout), seed)
-        held, train = train.subset(np.flatnonzero(out)), train.subset(np.flatnonzero(~out))
+        train, held = _hold_out(train, float(heldout), seed)
     else:
         held = _take([PairSource.of(source) for source in heldout or ()], tokeniser, policy, num_proc)
-    order = mixed_order(train.source_of(), train.column("row"), [source.weight for source in named], seed)
-    train = train.subset(order)
-    if not len(train):
+    train = _mix(train, named, seed)
+    _finish(policy, train, held, named)
+    return PreparedData(train, held, report)
+
+
+def _named(sources: Sequence[Any]) -> list[PairSource]:
+    if not sources:
+        raise DataError("no data source", where="data.train", fix="name at least one preference data set")
+    return [PairSource.of(source) for source in sources]
+
+
+def _mix(pairs: PairSet, sources: Sequence[PairSource], seed: int) -> PairSet:
+    """The pairs that take part, by the sources' shares, in their seeded order."""
+    order = mixed_order(pairs.source_of(), pairs.column("row"), [source.weight for source in sources], seed)
+    if not len(order):
+        usable = [f"{source.name} {int((pairs.source_of() == n).sum())}" for n, source in enumerate(sources)]
         raise DataError(
-            f"all {len(held)} pairs are held out, none is left to train on",
+            f"the sources' shares leave no training pair; usable rows: {', '.join(usable)}",
+            where="data.train.weight",
+            fix="leave out the source without usable rows, or its weight",
+        )
+    return pairs.subset(order)
+
+
+def _hold_out(pairs: PairSet, fraction: float, seed: int) -> tuple[PairSet, PairSet]:
+    """(train, held out): every prompt on one side."""
+    out = heldout_rows(pairs.column("prompt_hash"), fraction, seed)
+    if out.all():
+        raise DataError(
+            f"all {len(pairs)} pairs are held out, none is left to train on",
             where="data.heldout",
             fix="hold out a smaller fraction, or bring more data",
         )
-    _finish(policy, train, held, [*named])
-    return PreparedData(train, held, report)
+    return pairs.subset(np.flatnonzero(~out)), pairs.subset(np.flatnonzero(out))
 
 
 def _tokeniser(

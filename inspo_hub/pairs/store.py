@@ -160,6 +160,15 @@ class PairSet(Sequence[PreferencePair]):
         """The row's name, without reading its tokens."""
         return self._tables[self._table[index]].row_id(int(self._index[index]))
 
+    def index_of(self, row_id: str) -> int:
+        """The position of the row of this name; -1 where it is not among the pairs."""
+        name, _, row = row_id.rpartition("/")
+        for number, table in enumerate(self._tables):
+            if table.name == name and row.isdigit():
+                found = np.flatnonzero((self._table == number) & (self.column("row") == int(row)))
+                return int(found[0]) if len(found) else -1
+        return -1
+
     def subset(self, chosen: Int[np.ndarray, " kept"]) -> PairSet:
         """The pairs at these positions, in this order."""
         return PairSet(

@@ -32,6 +32,8 @@ class ChatShape:
     """What the template writes after the end token (ChatML's newline)."""
     generation_prompt: str
     """What `add_generation_prompt=True` adds."""
+    markers: tuple[str, ...]
+    """Special tokens that the template writes into every prompt."""
 
 
 def render(
@@ -100,7 +102,9 @@ def probe_chat(tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str,
     tail = whole[whole.rindex(_ANSWERED) + len(_ANSWERED) :]
     end_text, end_id = _first_special(tokenizer, tail)
     after = tail[tail.index(end_text) + len(end_text) :] if end_text else tail[len(tail.rstrip()) :]
-    return ChatShape(end_text, end_id, after, prompt.removeprefix(plain) if prompt.startswith(plain) else "")
+    generation_prompt = prompt.removeprefix(plain) if prompt.startswith(plain) else ""
+    markers = tuple(text for text in special_texts(tokenizer) if text in prompt)
+    return ChatShape(end_text, end_id, after, generation_prompt, markers)
 
 
 def _first_special(tokenizer: PreTrainedTokenizerBase, tail: str) -> tuple[str, int]:

@@ -20,7 +20,6 @@ from inspo_hub.pairs.template import (
     probe_chat,
     render,
     response_text,
-    special_texts,
 )
 
 if TYPE_CHECKING:
@@ -62,7 +61,6 @@ class PairTokeniser:
     def __post_init__(self) -> None:
         self.shape: ChatShape | None = probe_chat(self.tokenizer, self.template_kwargs) if self.chat else None
         self.end_id = self.shape.end_id if self.shape else end_of_sequence(self.tokenizer)
-        self._specials = special_texts(self.tokenizer)
         self._end_texts = {str(self.tokenizer.eos_token)} if self.tokenizer.eos_token is not None else set()
         if self.shape and self.shape.end_text:
             self._end_texts.add(self.shape.end_text)
@@ -140,12 +138,13 @@ class PairTokeniser:
         return prompt if prompt[: len(prefix)] == prefix else [*prefix, *prompt]
 
     def _tails(self, prompts: Sequence[str], ids: Sequence[list[int]]) -> tuple[list[str], list[list[int]]]:
-        """Each prompt from its last special token on, as text and ids: nothing before it can merge with a response.
+        """Each prompt from its last special token on, as text and ids: nothing before that merges with a response.
 
         Only a speed-up of tokenising the whole prompt again with each response; where the prompt's ids do not end in
         its tail's, the tail is the whole prompt.
         """
-        starts = [max([0, *(prompt.rfind(text) for text in self._specials)]) for prompt in prompts]
+        markers = self.shape.markers if self.shape else ()
+        starts = [max([0, *(prompt.rfind(text) for text in markers)]) for prompt in prompts]
         tails = [prompt[start:] for prompt, start in zip(prompts, starts, strict=True)]
         short = list(dict.fromkeys(tail for tail, start in zip(tails, starts, strict=True) if start))
         known = dict(zip(short, encode(self.tokenizer, short), strict=True))

@@ -9,6 +9,12 @@ from typing import Any
 
 import datasets
 import pytest
+from jaxtyping import install_import_hook
+
+# Shapes are checked at run time in the modules whose signatures name them, where they were not imported before.
+install_import_hook(
+    [f"inspo_hub.pairs.{name}" for name in ("mixture", "overlong", "store", "report")], "beartype.beartype"
+)
 
 
 @pytest.fixture(autouse=True)

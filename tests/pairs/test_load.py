@@ -14,10 +14,15 @@ import pytest
 
 from inspo_hub.errors import DataError, ResolutionError
 from inspo_hub.pairs import PairSource
-from inspo_hub.pairs.load import content_key, load_source
+from inspo_hub.pairs.load import content_key
+from inspo_hub.pairs.load import load_source as load_by_content
 
 ROWS = [{"prompt": f"question {n}", "chosen": f"good {n}", "rejected": f"bad {n}", "score": n} for n in range(6)]
 Write = Callable[..., str]
+
+
+def load_source(source: PairSource) -> datasets.Dataset:
+    return load_by_content(source, content_key(source))
 
 
 def _parquet(folder: Path) -> str:
@@ -195,6 +200,16 @@ def test_files_of_several_kinds_are_refused(tmp_path: Path) -> None:
     _parquet(tmp_path)
     with pytest.raises(DataError, match=r"json.*parquet"):
         load_source(PairSource(id=str(tmp_path / "pairs.*")))
+
+
+def test_a_file_that_was_replaced_within_its_time_is_read_anew(tmp_path: Path) -> None:
+    """`datasets` itself goes by path and modification time, and would give the old rows."""
+    path = Path(_jsonl(tmp_path))
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert load_source(PairSource(id=str(path)))[3]["chosen"] == "good 3"
+    path.write_text(path.read_text().replace("good 3", "best 3"))
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert load_source(PairSource(id=str(path)))[3]["chosen"] == "best 3"
 
 
 def test_content_key_follows_content_not_names(tmp_path: Path) -> None:

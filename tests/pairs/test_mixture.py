@@ -13,7 +13,7 @@ from inspo_hub.pairs.mixture import heldout_rows, mix, mixed_order, row_keys, sh
     ("available", "weights", "counts"),
     [
         ([10, 20], [None, None], [10, 20]),
-        ([100, 100], [3, 1], [100, 33]),
+        ([100, 100], [3.0, 1.0], [100, 33]),
         ([30, 100], [0.5, 0.5], [30, 30]),
         ([30, 100, 7], [0.3, 0.7, None], [30, 70, 7]),
         ([30], [0.2], [30]),
@@ -24,7 +24,7 @@ def test_shares_without_repetition(available: list, weights: list, counts: list)
     assert share_counts(available, weights) == counts
 
 
-@pytest.mark.parametrize("weight", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
 def test_a_weight_above_zero(weight: float) -> None:
     with pytest.raises(DataError, match="above 0"):
         share_counts([1, 1], [weight, 1.0])

@@ -49,7 +49,7 @@ some_limits = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(rows=st.lists(st.tuples(lengths, lengths, lengths), min_size=1, max_size=8), limits=some_limits)
 def test_cuts_are_those_of_the_oracle_and_every_path_fits(rows: list[tuple[int, int, int]], limits: Limits) -> None:
     before = np.array(rows)

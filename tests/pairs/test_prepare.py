@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 
-from inspo_hub.errors import DataError
+from inspo_hub.errors import DataError, ResolutionError
 from inspo_hub.pairs import PairSource, PreferencePair, prepare_pairs, separator_ids
 from inspo_hub.pairs.tokenise import PairTokeniser
 from tests.pairs.tokenizers import CHATML, tokenizer_of
@@ -232,6 +237,15 @@ def test_weights_mix_and_every_source_is_reported(write_rows: Write) -> None:
     assert 20 < early.count("first") < 38  # mixed, not one source after the other
 
 
+def test_a_share_of_nothing(write_rows: Write) -> None:
+    sources = [
+        PairSource(id=write_rows(ROWS, "good.jsonl"), weight=0.5),
+        PairSource(id=write_rows(BAD, "bad.jsonl"), weight=0.5),
+    ]
+    with pytest.raises(DataError, match=r"shares leave no training pair; usable rows: .*good.jsonl/train 40, .* 0"):
+        prepare_pairs(sources, tokenizer_of("qwen"), **BASE)
+
+
 def test_held_out_by_prompt(write_rows: Write) -> None:
     rows = [{**row(number), "chosen": f"answer {number} {copy}"} for number in range(100) for copy in range(3)]
     data = prepare_pairs([PairSource(id=write_rows(rows))], tokenizer_of("qwen"), **BASE, heldout=0.2)
@@ -308,6 +322,54 @@ def test_notes_on_what_a_user_may_not_expect(write_rows: Write) -> None:
     assert "</s> is appended" in " ".join(prepare_pairs(source, tokenizer_of("no-end"), **BASE).report.notes)
     dated = tokenizer_of("qwen", chat_template="{% set day = strftime_now('%d') %}" + CHATML)
     assert "today's date" in " ".join(prepare_pairs(source, dated, **BASE).report.notes)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_cache(write_rows: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = PairSource(id=write_rows(ROWS))
+
+    def fill(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PairTokeniser, "tokenise", fill)
+        with pytest.raises(ResolutionError, match="no space is left") as error:
+            prepare_pairs([source], tokenizer_of("qwen"), **BASE)
+    assert "HF_DATASETS_CACHE" in error.value.fix
+    assert not list((Path(datasets.config.HF_DATASETS_CACHE) / "inspo_hub").glob("tokens-*"))
+    assert len(prepare_pairs([source], tokenizer_of("qwen"), **BASE).train) == 40
+
+
+def test_a_folder_that_nobody_may_write_to_is_only_read(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    before = sorted(path.name for path in (tmp_path / "saved").iterdir())
+    prepare_pairs([PairSource(id=str(tmp_path / "saved"))], tokenizer_of("qwen"), **BASE)
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before
+
+
+def test_rows_are_found_by_their_name(write_rows: Write) -> None:
+    path = write_rows([*ROWS, BAD[0]])
+    train = prepare_pairs([PairSource(id=path)], tokenizer_of("qwen"), **BASE).train
+    assert train[train.index_of(f"{path}/train/7")].row_id == f"{path}/train/7"
+    assert [train.index_of(name) for name in (f"{path}/train/40", f"{path}/test/7", "7", "", f"{path}/train/x")] == [
+        -1
+    ] * 5
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_prepare_the_same(write_rows: Write, tmp_path: Path) -> None:
+    path = write_rows([row(number) for number in range(600)])
+    code = (
+        "import sys; from inspo_hub.pairs import PairSource, prepare_pairs;"
+        "from tests.pairs.tokenizers import tokenizer_of;"
+        f"sources = [PairSource(id={path!r})];"
+        "data = prepare_pairs(sources, tokenizer_of('qwen'), seed=3, max_length=99, conditioned=True);"
+        "print(data.fingerprint)"
+    )
+    home = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "shared"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    both = [subprocess.Popen([sys.executable, "-c", code], env=home, stdout=subprocess.PIPE, text=True) for _ in "ab"]
+    prints = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert prints[0] == prints[1] != ""
 
 
 def test_prepared_pairs_survive_pickling_and_subsets(write_rows: Write) -> None:
