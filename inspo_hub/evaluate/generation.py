@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,6 +22,9 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from inspo_hub.errors import DataError
 from inspo_hub.evaluate.prompts import Prompt
+from inspo_hub.pairs.formats import RowProblem
+from inspo_hub.pairs.template import encode, probe_chat, render
+from inspo_hub.pairs.tokenise import PairTokeniser
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,36 +95,56 @@ def _nucleus(probabilities: Float[Tensor, "rows vocab"], top_p: float) -> Float[
     return probabilities.scatter(1, order, torch.where(before < top_p, ordered, 0.0))
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids of a prompt as the chat template renders it for an answer."""
-    if tokenizer.chat_template is None:
-        raise DataError(
-            "the tokenizer has no chat template, and the prompts are conversations",
-            where=prompt.row_id,
-            expected="a tokenizer with a chat template",
-            fix="set model.chat_template to a template file",
-        )
-    text = cast(
-        "str",
-        tokenizer.apply_chat_template(
-            [dict(message) for message in prompt.messages], tokenize=False, add_generation_prompt=True
-        ),
-    )
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+@dataclass(frozen=True, eq=False)
+class PromptEncoder:
+    """Prompts -> token ids, as training makes them: through the chat template, or as the raw text after its BOS."""
+
+    tokenizer: PreTrainedTokenizerBase
+    chat: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        if self.chat and not getattr(self.tokenizer, "chat_template", None):
+            raise DataError(
+                "the tokenizer has no chat template, and the prompts are conversations",
+                where=prompts[0].row_id,
+                expected="a tokenizer with a chat template",
+                fix="set model.chat_template to a template file, or data.text_format: raw",
+            )
+        encoded = encode(self.tokenizer, [self._text(prompt) for prompt in prompts])
+        prefix = [] if self.chat else PairTokeniser(self.tokenizer, chat=False).added_prefix
+        return [ids if ids[: len(prefix)] == prefix else [*prefix, *ids] for ids in encoded]
+
+    def _text(self, prompt: Prompt) -> str:
+        if not self.chat:
+            return prompt.text
+        try:
+            return render(
+                self.tokenizer,
+                [dict(turn) for turn in prompt.messages],
+                generation_prompt=True,
+                template_kwargs=self.template_kwargs,
+            )
+        except RowProblem as problem:
+            raise DataError(
+                f"the chat template refuses the prompt: {problem.detail}",
+                where=prompt.row_id,
+                fix="leave the row out, or bring its messages into an order that the template takes",
+            ) from problem
+
+    def end_ids(self) -> list[int]:
+        """The tokens that end an answer by the tokenizer: its end of sequence and the template's end of turn."""
+        ends = [self.tokenizer.eos_token_id]
+        if self.chat:
+            ends.append(probe_chat(self.tokenizer, self.template_kwargs).end_id)
+        return sorted({int(end) for end in ends if end is not None})
 
 
-def stop_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Every token that ends an answer: the end tokens of model and tokenizer, and the chat template's end of turn."""
+def stop_token_ids(model: PreTrainedModel, encoder: PromptEncoder) -> list[int]:
+    """Every token that ends an answer: the model's own end tokens and the encoder's."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = list(configured) if isinstance(configured, list | tuple) else [configured]
-    ends.append(tokenizer.eos_token_id)
-    if tokenizer.chat_template is not None:
-        messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
-        text = cast("str", tokenizer.apply_chat_template(messages, tokenize=False))
-        tail = tokenizer(text[text.rindex("y") + 1 :], add_special_tokens=False)["input_ids"]
-        if tail and tail[0] in tokenizer.all_special_ids:
-            ends.append(tail[0])
-    found = sorted({int(end) for end in ends if end is not None})
+    own = configured if isinstance(configured, list | tuple) else [configured]
+    found = sorted({*encoder.end_ids(), *(int(end) for end in own if end is not None)})
     if not found:
         log.warning("neither model nor tokenizer names an end token: every answer runs to max_new_tokens")
     return found
@@ -134,16 +157,21 @@ def generate(
     sampling: Sampling,
     *,
     batch_size: int = 64,
+    encoder: PromptEncoder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
-    """Answers in the order of the prompts, `samples_per_prompt` of each; `progress(done, total)` after every batch."""
+    """Answers in the order of the prompts, `samples_per_prompt` of each; `progress(done, total)` after every batch.
+
+    Without an `encoder`, prompts go through the tokenizer's chat template.
+    """
+    encoder = encoder or PromptEncoder(tokenizer)
     rows = [
-        (prompt, sample, encode_prompt(tokenizer, prompt))
-        for prompt in prompts
+        (prompt, sample, prompt_ids)
+        for prompt, prompt_ids in zip(prompts, encoder(prompts), strict=True)
         for sample in range(sampling.samples_per_prompt)
     ]
     _check_room(model, rows, sampling.max_new_tokens)
-    stops = stop_token_ids(model, tokenizer)
+    stops = stop_token_ids(model, encoder)
     answers: dict[int, Generation] = {}
     # Prompts of like length share a batch: little padding, and the order does not depend on the batch size.
     order = sorted(range(len(rows)), key=lambda index: (len(rows[index][2]), index))

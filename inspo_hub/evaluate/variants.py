@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.evaluate.generation import Generation, Sampling, generate
+from inspo_hub.evaluate.generation import Generation, PromptEncoder, Sampling, generate
 from inspo_hub.evaluate.judge import Judge, load_judge
 from inspo_hub.evaluate.likelihood import response_logps
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows, read_prompts
 from inspo_hub.evaluate.result import BASE, EvaluationResult, SystemAnswers, compare_table
 from inspo_hub.models import compute_dtype, load_model, load_tokenizer
+from inspo_hub.pairs.types import TextFormat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -91,6 +92,8 @@ def evaluate_variants(
     folder: Path = Path(),
     rows: Sequence[Mapping[str, Any]] | None = None,
     chat_template: Path | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    text_format: TextFormat = "auto",
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
@@ -109,8 +112,17 @@ def evaluate_variants(
     prompts = _prompts(section, folder, rows)
     sampling = _sampling(section, seed)
     tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
-    load = partial(_load, dtype=dtype, device=device)
-    answered = _answer_all(load, tokenizer, prompts, sampling, base_model_path, variants, batch_size, progress)
+    chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
+    answering = _Answering(
+        load=partial(_load, dtype=dtype, device=device),
+        tokenizer=tokenizer,
+        encoder=PromptEncoder(tokenizer, chat, chat_template_kwargs or {}),
+        prompts=prompts,
+        sampling=sampling,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    answered = _answer_all(answering, base_model_path, variants)
     judged = {name: _judge(name, system, prompts, sampling, judge) for name, system in answered.items()}
     result = compare_table(
         list(judged.values()),
@@ -148,38 +160,48 @@ def _prompts(section: EvaluateLike, folder: Path, rows: Sequence[Mapping[str, An
     return prompts_from_rows(kept, column=section.prompts.column, name=section.prompts.id)
 
 
-def _answer_all(
-    load: Callable[[Path], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    base_model_path: Path,
-    variants: Mapping[str, Path],
-    batch_size: int,
-    progress: Progress | None,
-) -> dict[str, _Answered]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answering:
+    """Everything that is the same for all systems."""
+
+    load: Callable[[Path], PreTrainedModel]
+    tokenizer: PreTrainedTokenizerBase
+    encoder: PromptEncoder
+    prompts: Sequence[Prompt]
+    sampling: Sampling
+    batch_size: int
+    progress: Progress | None
+
+    def answers(self, model: PreTrainedModel, name: str, sampling: Sampling) -> list[Generation]:
+        return generate(
+            model,
+            self.tokenizer,
+            self.prompts,
+            sampling,
+            batch_size=self.batch_size,
+            encoder=self.encoder,
+            progress=None if self.progress is None else partial(self.progress, name),
+        )
+
+
+def _answer_all(answering: _Answering, base_model_path: Path, variants: Mapping[str, Path]) -> dict[str, _Answered]:
     """Answers of the base (first in the result) and of every variant, whose own samples get both log-probabilities."""
     answered: dict[str, _Answered] = {}
+    sampling = answering.sampling
     for name, path in [*variants.items(), (BASE, base_model_path)]:
         started = time.perf_counter()
-        model = load(path)
-
-        def report(done: int, total: int, name: str = name) -> None:
-            if progress is not None:
-                progress(name, done, total)
-
-        answers = generate(model, tokenizer, prompts, sampling, batch_size=batch_size, progress=report)
+        model = answering.load(path)
+        answers = answering.answers(model, name, sampling)
         own = answers
-        if not sampling.is_plain and name != BASE:
-            own = generate(
-                model, tokenizer, prompts, replace(sampling, temperature=1.0, top_p=1.0), batch_size=batch_size
-            )
+        if name != BASE and not sampling.is_plain:
+            own = answering.answers(model, name, replace(sampling, temperature=1.0, top_p=1.0))
         answered[name] = _Answered(answers, own)
         if name != BASE:
             answered[name].logps = _logps(model, own)
         else:
             for variant in variants:
                 answered[variant].base_logps = _logps(model, answered[variant].own_samples)
+        del model  # before the next one is loaded
         log.info("%s: %d answers in %.1f s", name, len(answers), time.perf_counter() - started)
     return {BASE: answered.pop(BASE), **answered}
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import GenerationConfig
 
 from inspo_hub.errors import DataError
 from inspo_hub.evaluate.generation import (
     InverseCdfSampler,
+    PromptEncoder,
     Sampling,
-    encode_prompt,
     generate,
     row_uniforms,
     stop_token_ids,
 )
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows
+from inspo_hub.pairs.formats import Example
+from inspo_hub.pairs.tokenise import PairTokeniser, Tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +54,7 @@ def test_answers_equal_a_loop_over_whole_sequences(
 ) -> None:
     for prompt, answer in zip(prompts[:4], generate(base, tokenizer, prompts[:4], sampling), strict=True):
         uniforms = row_uniforms(sampling, prompt, 0) if sampling.temperature > 0 else None
-        expected = answer_oracle(base, encode_prompt(tokenizer, prompt), uniforms, tokenizer.eos_token_id)
+        expected = answer_oracle(base, PromptEncoder(tokenizer)([prompt])[0], uniforms, tokenizer.eos_token_id)
         assert list(answer.response_ids) == expected
         assert answer.text == tokenizer.decode(expected, skip_special_tokens=True)
 
@@ -133,7 +139,7 @@ def test_every_end_token_stops_an_answer(
     full_stop = tokenizer.convert_tokens_to_ids(".")
     base.generation_config = GenerationConfig(eos_token_id=[full_stop])
     try:
-        assert stop_token_ids(base, tokenizer) == sorted({full_stop, tokenizer.eos_token_id})
+        assert stop_token_ids(base, PromptEncoder(tokenizer)) == sorted({full_stop, tokenizer.eos_token_id})
         answer = generate(base, tokenizer, prompts[:1], GREEDY)[0]
     finally:
         base.generation_config = own
@@ -166,3 +172,28 @@ def test_progress_counts_to_the_end(
         base, tokenizer, prompts[:5], GREEDY, batch_size=2, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+def test_prompts_have_the_ids_that_training_gives_them(
+    tokenizer: PreTrainedTokenizerBase, quickstart: Path, prompts: list[Prompt]
+) -> None:
+    row = json.loads((quickstart / "train.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    example = Example(prompt=row["prompt"], chosen=row["chosen"][0], rejected=row["rejected"][0])
+    tokeniser = PairTokeniser(tokenizer, chat=True)
+    tokens = tokeniser.tokenise([tokeniser.texts(example)])[0]
+    assert isinstance(tokens, Tokens)
+    assert PromptEncoder(tokenizer)(prompts_from_rows([row]))[0] == tokens.prompt
+    assert tokens.chosen[-1] in PromptEncoder(tokenizer).end_ids()
+
+
+def test_raw_prompts_follow_the_tokenizers_own_bos(tokenizer: PreTrainedTokenizerBase) -> None:
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    raw = copy.deepcopy(tokenizer)
+    raw.backend_tokenizer.post_processor = TemplateProcessing(
+        "<|im_start|> $A", special_tokens=[("<|im_start|>", start)]
+    )
+    prompts = prompts_from_rows([{"prompt": "the owl"}])
+    words = tokenizer("the owl")["input_ids"]
+    assert PromptEncoder(raw, chat=False)(prompts) == [[start, *words]]
+    assert PromptEncoder(tokenizer, chat=False)(prompts) == [words]
+    assert PromptEncoder(tokenizer, chat=False).end_ids() == [tokenizer.eos_token_id]
