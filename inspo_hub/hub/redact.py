@@ -11,7 +11,8 @@ _HIDDEN = "[hidden]"
 _SECRET_PARAMETER = r"[a-z-]*(?:token|signature|credential|key-pair-id|policy)"
 _PATTERNS = (
     (re.compile(r"\b(?:hf|api_org)_(?:jwt_|oauth_)?[A-Za-z0-9._-]{20,}"), _HIDDEN),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{6,}"), rf"\1 {_HIDDEN}"),
+    (re.compile(r"(?i)(authorization[\"']?\s*[:=]\s*[\"']?\w+\s+)[^\s\"']+"), rf"\1{_HIDDEN}"),
+    (re.compile(r"\b([Bb]earer)\s+(?=\S*\d)[A-Za-z0-9._~+/=-]{16,}"), rf"\1 {_HIDDEN}"),
     (re.compile(rf"(?i)([?&]{_SECRET_PARAMETER}=)[^&\s\"'<>]+"), rf"\1{_HIDDEN}"),
     (re.compile(r"(https?://)[^/\s:@]+:[^/\s@]+@"), rf"\1{_HIDDEN}@"),
 )

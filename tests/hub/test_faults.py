@@ -157,6 +157,9 @@ def _info(repo: str) -> object:
     [
         (f"token {TOKEN}.", "token [hidden]"),
         ("Authorization: Bearer abcdefghij", "Authorization: Bearer [hidden]"),
+        ('{"Authorization": "Basic abcdefghij"}', '{"Authorization": "Basic [hidden]"}'),
+        ("sent Bearer abcdefghij0123456789", "sent Bearer [hidden]"),
+        ("Basic questions and bearer instruments stay", "Basic questions and bearer instruments stay"),
         ("https://s3/x?X-Amz-Credential=AK&X-Amz-Signature=12ab&y=1", None),
         ("https://alice:secret@hub.local/x", "https://[hidden]@hub.local/x"),
         ("https://cdn/x?Policy=abc&Key-Pair-Id=K1&Signature=zz~", None),

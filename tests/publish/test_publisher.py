@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inspo_hub.errors import PublishError
+from inspo_hub.hub import Patience
 from inspo_hub.publish import PublishResult, PublishSettings, publish_output, repositories, repository_of
 from tests.hub_server import Answer, Do, Drop, HubServer, RateLimited
 from tests.hub_server.store import Blob
@@ -174,7 +176,37 @@ def test_checkpoints_keep_a_distance_but_the_result_does_not(
     time.sleep(0.3)
     assert told(publisher.result()) == {"weights": 10}
     publisher.submit(final(tmp_path, 30), 30, "final")
-    assert told(publisher.finish()) == {"weights": 30, "card": 30}
+    _wait_until(lambda: told(publisher.result()) == {"weights": 30, "card": 30})
+
+
+def test_the_end_of_a_run_cuts_our_own_wait_short(
+    alice: HubServer, repo: str, tmp_path: Path, make_publisher: MakePublisher
+) -> None:
+    away = alice.faults.add("POST", "/commit/", Answer(503))
+    publisher = make_publisher(repo, patience=Patience(attempts=9, base_s=60, ceiling_s=60))
+    publisher.submit(checkpoint(tmp_path, 10), 10)
+    _wait_until(lambda: away.hits == 1 and "503" in "".join(each.reason for each in publisher.result().missing))
+    assert told(publisher.finish(timeout=10)) == {"weights": 10}
+
+
+def test_after_a_kill_only_the_newest_save_is_pushed(
+    alice: HubServer, repo: str, tmp_path: Path, make_publisher: MakePublisher
+) -> None:
+    """The process dies with one save on its way and another waiting: the older one must not come after the newer."""
+    at_commit, go_on = threading.Event(), threading.Event()
+    alice.faults.add("POST", "/commit/", Do(lambda: (at_commit.set(), go_on.wait(10)), "before_body"))
+    publisher = make_publisher(repo)
+    publisher.submit(checkpoint(tmp_path, 10), 10)
+    assert at_commit.wait(5)
+    publisher.submit(checkpoint(tmp_path, 20), 20)
+    as_the_kill_leaves_it = shutil.copytree(tmp_path / "spool", tmp_path / "left")
+    publisher.finish(0)
+    go_on.set()
+    _wait_until(lambda: len(alice.history(repo)) == 2)
+    later = make_publisher(repo, as_the_kill_leaves_it)
+    assert told(later.finish()) == {"weights": 20}
+    assert [commit.title for commit in alice.history(repo)][:2] == ["Weights at step 20", "Weights at step 10"]
+    assert not [path for path in as_the_kill_leaves_it.iterdir() if path.is_dir()]
 
 
 def test_the_snapshot_is_frozen(alice: HubServer, repo: str, tmp_path: Path, make_publisher: MakePublisher) -> None:
@@ -363,7 +395,9 @@ def test_publish_output_for_the_first_time_creates_a_private_repository(alice: H
     assert result.complete
     assert alice.repo(name).private
     commits = len(alice.history(name))
+    alice.log.clear()
     again = publish_output(output)
+    assert not alice.log.count("POST", "/preupload/|/commit/"), "nothing is sent that stands there"
     assert again.complete
     assert len(alice.history(name)) == commits, "everything is there: no commit"
 
