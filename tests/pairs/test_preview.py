@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from inspo_hub.packing import context_and_response
 from inspo_hub.pairs import PreferencePair, preview_rows, render_preview, separator_ids
 from inspo_hub.pairs.formats import read_example
 from inspo_hub.pairs.tokenise import PairTokeniser, Tokens
+from inspo_hub.views import SCORES, Score
 from tests.pairs.tokenizers import CHAT_FAMILIES, tokenizer_of
 
 
@@ -54,6 +56,19 @@ def test_a_shortened_alternative_keeps_its_end_token(of_row: int | None, of_reci
     alternative = row.paths[0].segments[1]
     assert list(alternative.token_ids) == [*pair.chosen[:2], pair.chosen[-1]]
     assert alternative.text.endswith("<|im_end|>")
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 4, 100])
+@pytest.mark.parametrize("score", SCORES)
+def test_the_preview_shows_what_is_packed(score: Score, limit: int | None) -> None:
+    pair, tokeniser = pair_of("llama-3")
+    separator = separator_ids(tokeniser.tokenizer)
+    options = {"separator": separator, "max_alternative_tokens": limit}
+    (row,) = preview_rows([pair], tokeniser.tokenizer, scores=(score,), **options)
+    context, scored = context_and_response(pair, score, **options)
+    segments = row.paths[0].segments
+    assert [token for segment in segments[:-1] for token in segment.token_ids] == context
+    assert list(segments[-1].token_ids) == scored
 
 
 def test_text_and_json() -> None:
