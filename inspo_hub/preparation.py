@@ -17,6 +17,7 @@ from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
 from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
 from inspo_hub.recipe import HeldoutFraction
+from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: 
                 known[key] = _prepare(plan.recipe, inputs, tokenizer, separator, conditioned=conditioned)
             data = known[key]
         jobs.append(_job(name, plan, folders[name], inputs, tokenizer, separator, data, resume=resume))
-    _lock(jobs, frozen=frozen)
+    _record(jobs, frozen=frozen)
     return jobs
 
 
@@ -115,8 +116,8 @@ def _fetch(plan: Plan) -> Inputs:
     )
 
 
-def _lock(jobs: Sequence[VariantJob], *, frozen: bool) -> None:
-    """Writes each variant's lock, now that its pairs are known; `frozen` refuses other pairs than the lock's."""
+def _record(jobs: Sequence[VariantJob], *, frozen: bool) -> None:
+    """Writes each variant's lock and data report, now that its pairs are known; `frozen` refuses other pairs."""
     if not PartialState().is_main_process:
         return
     for job in jobs:
@@ -125,6 +126,8 @@ def _lock(jobs: Sequence[VariantJob], *, frozen: bool) -> None:
             moved = compare_lock(read_lock(path), job.plan, pairs_fingerprint=job.data_fingerprint)
             refuse_drift(moved, where=str(path))
         write_lock(Lock.of(job.plan, pairs_fingerprint=job.data_fingerprint), job.output)
+        (job.output / "report").mkdir(exist_ok=True)
+        write_json_atomically(job.output / "report" / "data.json", job.data_report.to_dict())
 
 
 def _prepare(
