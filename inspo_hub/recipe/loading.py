@@ -22,9 +22,9 @@ MAX_BYTES = 1_000_000
 
 def load_recipe(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe of a YAML file, with `key=value` overrides; raises `RecipeError` with everything that is wrong."""
-    files = _Files(recipe=str(path))
+    files = _Files(str(path), overrides)
     tree = files.read(Path(path), Origin(""), ())
-    return _finish(tree, files, overrides, Path(path).absolute().parent)
+    return _finish(tree, files, Path(path).absolute().parent)
 
 
 def parse_recipe(
@@ -32,17 +32,36 @@ def parse_recipe(
 ) -> Recipe:
     """The recipe of a text, such as one embedded in a card; relative paths start from `folder`, or lead nowhere."""
     start = None if folder is None else Path(folder).absolute()
-    files = _Files(recipe=source)
-    return _finish(files.parse(text, source, start, ()), files, overrides, start)
+    files = _Files(source, overrides)
+    return _finish(files.parse(text, source, start, ()), files, start)
 
 
 class _Files:
-    """Reads a recipe file and those it extends; gathers their problems and which of their paths were relative."""
+    """Reads overrides, a recipe file and those it extends; gathers their problems and their relative paths."""
 
-    def __init__(self, recipe: str) -> None:
+    def __init__(self, recipe: str, overrides: Sequence[str]) -> None:
         self.recipe = recipe
         self.problems: list[Problem] = []
         self.relative: set[str] = set()
+        self.overrides = list(self.parse_overrides(overrides))
+
+    def parse_overrides(self, overrides: Sequence[str]) -> Iterator[Override]:
+        """Paths on the command line start from the working directory, as everywhere in a shell."""
+        resolver = PathResolver(Path.cwd(), self.problems, self.relative)
+        for text in overrides:
+            try:
+                override = Override.parse(text)
+            except RecipeProblems as error:
+                self.problems.extend(error.problems)
+                continue
+            value = override.value
+            if override.keys == ("root",) and isinstance(value.value, str):
+                value = Node(os.path.abspath(os.path.expanduser(value.value)), value.origin)
+            yield replace(override, value=resolver.resolve(value, override.path))
+
+    def root_override(self) -> Node | None:
+        """The last `--set root=…`: paths are resolved while the file is read, so it has to be known before."""
+        return next((override.value for override in reversed(self.overrides) if override.keys == ("root",)), None)
 
     def fail(self, problem: Problem) -> RecipeProblems:
         return RecipeProblems([*self.problems, problem], recipe=self.recipe)
@@ -67,6 +86,8 @@ class _Files:
             raise self.fail(Problem(str(tree.origin), "", "not a mapping", "a recipe: `key: value` lines"))
         keys = dict(tree.value)
         parent, root = keys.pop("extends", None), keys.get("root")
+        if len(chain) <= 1:
+            root = self.root_override() or root
         start = _root(root, folder)
         resolver = PathResolver(start, self.problems, self.relative)
         tree = resolver.resolve(Node(keys, tree.origin))
@@ -96,11 +117,10 @@ def _root(root: Node | None, folder: Path | None) -> Path | None:
     return path if folder is None else folder / path
 
 
-def _finish(tree: Node, files: _Files, overrides: Sequence[str], folder: Path | None) -> Recipe:
+def _finish(tree: Node, files: _Files, folder: Path | None) -> Recipe:
     """Overrides, defaults, variants, validation: from the tree of the files to the recipe."""
-    parsed = _parse_overrides(overrides, files)
-    tree, unapplied = apply_overrides(tree, parsed)
-    problems = [*files.problems, *unapplied, *hidden_by_variants(tree, parsed)]
+    tree, unapplied = apply_overrides(tree, files.overrides)
+    problems = [*files.problems, *unapplied, *hidden_by_variants(tree, files.overrides)]
     assert isinstance(tree.value, dict)
     root = _root(tree.value.get("root"), folder)
     if root is not None:
@@ -120,20 +140,6 @@ def _finish(tree: Node, files: _Files, overrides: Sequence[str], folder: Path | 
     if root is not None:
         recipe._written_paths.update(written_relative(files.relative, root))
     return recipe
-
-
-def _parse_overrides(overrides: Sequence[str], files: _Files) -> list[Override]:
-    """Paths on the command line start from the working directory, as everywhere in a shell."""
-    resolver = PathResolver(Path.cwd(), files.problems, files.relative)
-    parsed = []
-    for text in overrides:
-        try:
-            override = Override.parse(text)
-        except RecipeProblems as error:
-            files.problems.extend(error.problems)
-            continue
-        parsed.append(replace(override, value=resolver.resolve(override.value, override.path)))
-    return parsed
 
 
 def _with_empty_variants(tree: Node) -> Node:

@@ -85,13 +85,14 @@ class PathResolver:
 
 
 def written_relative(paths: set[str], root: Path) -> dict[str, str]:
-    """Absolute path -> as written from `root`, with forward slashes; paths on another drive have no such form."""
+    """Absolute path -> `./…` or `../…` from `root`, which no Hub id looks like; another drive has no such form."""
     written = {}
     for path in paths:
         try:
-            written[path] = Path(os.path.relpath(path, root)).as_posix()
+            relative = Path(os.path.relpath(path, root)).as_posix()
         except ValueError:
             continue
+        written[path] = relative if relative.startswith("../") else f"./{relative}"
     return written
 
 

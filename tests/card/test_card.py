@@ -238,7 +238,7 @@ def test_no_path_and_no_name_of_this_machine(make_facts: Make, monkeypatch: pyte
     assert "`base` (a local model)" in card
     assert "`rows.jsonl` (a local file or folder)" in card
     assert "`./judge.py:quality`" in card
-    assert "have to lie beside the recipe: `base`, `data/rows.jsonl`." in card
+    assert "have to lie beside the recipe: `./base`, `./data/rows.jsonl`." in card
 
 
 @pytest.mark.parametrize(

@@ -81,11 +81,11 @@ def test_relative_paths_travel_and_absolute_ones_show_their_name(make_facts: Mak
     text = RECIPE.replace("id: org/pairs", "id: data/pairs.jsonl").replace("id: org/base", "id: /srv/secret user/base")
     facts = make_facts(text, folder=tmp_path)
     embedded, _ = recipe_and_lock_from_card(model_card(facts))
-    assert "id: data/pairs.jsonl" in embedded
+    assert "id: ./data/pairs.jsonl" in embedded
     assert "id: ./base" in embedded, "a path, which nobody can take for a Hub id"
     assert str(tmp_path) not in embedded
     assert "root: null" in embedded
-    assert local_files(facts.recipe) == ["./base", "data/pairs.jsonl"]
+    assert local_files(facts.recipe) == ["./base", "./data/pairs.jsonl"]
     assert "secret" not in model_card(facts)
 
 
