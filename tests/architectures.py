@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 

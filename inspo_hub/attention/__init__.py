@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from inspo_hub.attention.errors import TreeUnsupported
-from inspo_hub.attention.interface import LAYOUT_ARGUMENT, TREE_ATTENTION, AttentionSwitch, count_calls
+from inspo_hub.attention.interface import LAYOUT_ARGUMENT, TREE_ATTENTION, AttentionCall, AttentionSwitch, record_calls
 from inspo_hub.attention.layout import KeyGather, Segment, TreeLayout, gather_keys, lay_out, position_ids, segments_of
 from inspo_hub.attention.operator import tree_attention
 
 __all__ = [
     "LAYOUT_ARGUMENT",
     "TREE_ATTENTION",
+    "AttentionCall",
     "AttentionSwitch",
     "KeyGather",
     "Segment",
     "TreeLayout",
     "TreeUnsupported",
-    "count_calls",
     "gather_keys",
     "lay_out",
     "position_ids",
+    "record_calls",
     "segments_of",
     "tree_attention",
 ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,7 +20,16 @@ LAYOUT_ARGUMENT = "inspo_layout"
 """The keyword argument of `model(...)` under which the layout reaches every layer."""
 
 logger = logging.getLogger(__name__)
-_calls: Counter[int] | None = None
+_calls: list[AttentionCall] | None = None
+
+
+class AttentionCall(NamedTuple):
+    """One call of the attention function, for the start-up check."""
+
+    module: int
+    """The layer's attention module, by id."""
+    window: int
+    """The sliding window that it asked for; 0 for none."""
 
 
 def tree_attention_forward(
@@ -45,7 +53,7 @@ def tree_attention_forward(
     if key.shape[2] != query.shape[2] or query.shape[0] != 1:
         raise TreeUnsupported(f"attention was asked for {tuple(query.shape)} queries on {tuple(key.shape)} keys")
     if _calls is not None:
-        _calls[id(module)] += 1
+        _calls.append(AttentionCall(id(module), int(sliding_window or 0)))
     out = tree_attention(
         query,
         key,
@@ -74,10 +82,10 @@ def _guard(layout: TreeLayout | None, mask: Tensor | None, dropout: float, other
 
 
 @contextlib.contextmanager
-def count_calls() -> Iterator[Counter[int]]:
-    """Count the attention function's calls by module, for the start-up check."""
+def record_calls() -> Iterator[list[AttentionCall]]:
+    """Record the attention function's calls."""
     global _calls
-    previous, _calls = _calls, Counter()
+    previous, _calls = _calls, []
     try:
         yield _calls
     finally:

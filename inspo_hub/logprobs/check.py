@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inspo_hub.attention import TreeUnsupported, count_calls
+from inspo_hub.attention import AttentionCall, TreeUnsupported, record_calls
 from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs.model import Prepared, prepare_model, prepared_state, restore_model, tree_logps
 from inspo_hub.packing import Layout, context_and_response, pack_pairs, scores_of
 from inspo_hub.views import SCORES, Score
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from inspo_hub.conditioning import Conditioning
     from inspo_hub.pairs import PreferencePair
 
@@ -89,6 +91,24 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else floating[0]
 
 
+def refusal_by_rule(config: PretrainedConfig, calls: Sequence[AttentionCall]) -> str | None:
+    """What short pairs cannot show: layers that did not ask, windows that were not passed, chunks longer than pairs."""
+    layers = config.num_hidden_layers
+    modules = {call.module for call in calls}
+    if len(calls) != layers or len(modules) != layers:
+        return f"tree attention ran {len(calls)} times in {len(modules)} of {layers} layers"
+    kinds = getattr(config, "layer_types", None) or []
+    unknown = sorted(set(kinds) - {"full_attention", "sliding_attention"})
+    if unknown or getattr(config, "attention_chunk_size", None):
+        return f"its layers are of kind {', '.join(unknown) or 'chunked_attention'}"
+    window = getattr(config, "sliding_window", None) or 0
+    expected = kinds.count("sliding_attention") if kinds else layers if window else 0
+    passed = sum(call.window == window > 0 for call in calls)
+    if passed != expected or any(call.window not in (0, window) for call in calls):
+        return f"{expected} layers have a sliding window of {window}, {passed} asked for it"
+    return None
+
+
 @dataclass(kw_only=True)
 class _Comparison:
     model: nn.Module
@@ -126,15 +146,16 @@ class _Comparison:
 
     def _tree(self, plain: dict[Score, torch.Tensor]) -> tuple[float, str | None]:
         """The difference of tree packing, and why it cannot be used; None where it can."""
-        layers = self.prepared.causal_lm.config.get_text_config().num_hidden_layers
+        config = self.prepared.causal_lm.config.get_text_config()
         try:
             self.prepared.switch.require()
-            with count_calls() as calls:
+            with record_calls() as calls:
                 difference, per_token = self._difference("tree", plain)
         except TreeUnsupported as refused:
             return float("nan"), refused.what
-        if sorted(calls.values()) != [1] * layers:
-            return difference, f"tree attention ran {calls.total()} times in {len(calls)} of {layers} layers"
+        refusal = refusal_by_rule(config, calls)
+        if refusal is not None:
+            return difference, refusal
         if not per_token <= self.tolerance:
             return difference, f"it differs by {difference:.2e} nats from plain forwards, {per_token:.1e} per token"
         return difference, None
