@@ -15,7 +15,7 @@ from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.records import JsonLines
 
 if TYPE_CHECKING:
-    from inspo_hub.card import CardFacts, Twin
+    from inspo_hub.card import CardFacts
     from inspo_hub.recipe import Recipe
     from inspo_hub.training.job import VariantJob
 
@@ -79,36 +79,35 @@ def write_cards(
     summaries: Mapping[str, Mapping[str, Any]],
     comparison: Mapping[str, Any] | None,
     output: Path,
+    repos: Mapping[str, str],
 ) -> None:
     """recipe.yaml and README.md of every variant, and the comparison's card where there are several."""
-    from inspo_hub.card import Twin, published_yaml, write_model_card, write_twin_card
+    from inspo_hub.card import published_yaml, write_model_card, write_twin_card
 
-    facts = []
-    for job in jobs:
-        twins = [Twin(name=name, summary=summary) for name, summary in summaries.items() if name != job.name]
-        one = card_facts(job, summaries[job.name], comparison, twins, output / "report")
+    facts = [_card_facts(job, summaries, comparison, output, repos) for job in jobs]
+    for job, one in zip(jobs, facts, strict=True):
         (job.output / "recipe.yaml").write_text(published_yaml(job.recipe), encoding="utf-8")
         write_model_card(job.output, one)
-        facts.append(one)
     if len(facts) > 1:
         write_twin_card(output, recipe, facts)
 
 
-def card_facts(
+def _card_facts(
     job: VariantJob,
-    summary: Mapping[str, Any],
+    summaries: Mapping[str, Mapping[str, Any]],
     comparison: Mapping[str, Any] | None,
-    twins: Sequence[Twin],
-    comparison_folder: Path,
+    output: Path,
+    repos: Mapping[str, str],
 ) -> CardFacts:
     """What the card of a variant says."""
-    from inspo_hub.card import CardFacts
+    from inspo_hub.card import CardFacts, Twin
 
+    others = {name: summary for name, summary in summaries.items() if name != job.name}
     return CardFacts(
         variant=job.name,
         recipe=job.recipe,
         base=job.plan.model,
-        summary=summary,
+        summary=summaries[job.name],
         lock=json.loads((job.output / LOCK_FILE).read_text(encoding="utf-8")),
         base_metadata=hub.metadata(job.plan.model),
         train=job.plan.train,
@@ -117,8 +116,9 @@ def card_facts(
         metrics=JsonLines(job.output / "metrics.jsonl").read(),
         data_report=job.data_report.to_dict(),
         evaluation=comparison,
-        twins=twins,
-        example=_example(comparison_folder),
+        repo_id=repos.get(job.name),
+        twins=[Twin(name=name, summary=summary, repo_id=repos.get(name)) for name, summary in others.items()],
+        example=_example(output / "report"),
     )
 
 

@@ -16,6 +16,7 @@ from inspo_hub import hub
 from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
 from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
+from inspo_hub.publishing import fetch_checkpoints, preflight
 from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
@@ -40,7 +41,7 @@ def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: 
         DataError: the data cannot be used.
     """
     folders = variant_folders(recipe, output)
-    prepared = on_first_process(partial(_plan_and_fetch, recipe, folders, frozen=frozen, resume=resume))
+    prepared = on_first_process(partial(_plan_and_fetch, recipe, output, folders, frozen=frozen, resume=resume))
     conditioned = any(_is_conditioned(plan.recipe) for plan, _ in prepared.values())
     jobs: list[VariantJob] = []
     known: dict[str, PreparedData] = {}
@@ -86,18 +87,22 @@ class Inputs:
 
 
 def _plan_and_fetch(
-    recipe: Recipe, folders: Mapping[str, Path], *, frozen: bool, resume: str
+    recipe: Recipe, output: Path, folders: Mapping[str, Path], *, frozen: bool, resume: str
 ) -> dict[str, tuple[Plan, Inputs]]:
     """Everything pinned first, then downloaded and checked.
 
-    A run that goes on keeps the commits it started with, wherever their branches are now.
+    A run that goes on keeps the commits it started with, wherever their branches are now. What would stop the run
+    later (access, the target repository, disk space) stops it here, before anything large is downloaded.
     """
+    if resume == "hub":
+        fetch_checkpoints(recipe, folders)
     locks = {name: read_lock(folder) for name, folder in folders.items() if (folder / LOCK_FILE).is_file()}
     goes_on = resume != "none" and not frozen
     plans = make_plans(recipe.variant_recipes(), locks=locks, from_lock=goes_on)
     if frozen:
         for name, lock in locks.items():
             refuse_drift(compare_lock(lock, plans[name]), where=str(folders[name] / LOCK_FILE))
+    hub.refuse(preflight(recipe, plans, output))
     return {name: (plan, _fetch(plan)) for name, plan in plans.items()}
 
 

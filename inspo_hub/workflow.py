@@ -11,7 +11,9 @@ from inspo_hub.errors import INTERRUPTED_EXIT_CODE
 from inspo_hub.recipe import load_recipe
 
 if TYPE_CHECKING:
+    from inspo_hub.publishing import RunPublisher
     from inspo_hub.recipe import Recipe
+    from inspo_hub.training.job import VariantJob
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
 
     from inspo_hub.finishing import evaluate, tell, write_cards
     from inspo_hub.preparation import prepare_jobs
+    from inspo_hub.publishing import RunPublisher, variant_repositories
     from inspo_hub.training.session import Interrupted, train_variant
 
     state = PartialState()
@@ -55,19 +58,33 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     for caution in recipe.cautions:
         log.warning("%s", caution)
     jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume)
+    publisher = RunPublisher(variant_repositories(recipe))
     summaries: dict[str, dict[str, Any]] = {}
+    exit_code = 0
     try:
         for job in jobs:
-            summaries[job.name] = train_variant(job)
+            summaries[job.name] = train_variant(job, publisher.on_save)
+        if state.is_main_process:
+            compared = evaluate(recipe, jobs, summaries, output)
+            write_cards(recipe, jobs, summaries, compared, output, publisher.repos)
+            tell(jobs, output, compared=compared is not None)
+            exit_code = _publish(publisher, jobs, summaries)
     except Interrupted as interrupted:
         log.warning("%s; the same command goes on from there", interrupted)
-        return INTERRUPTED_EXIT_CODE
-    if state.is_main_process:
-        compared = evaluate(recipe, jobs, summaries, output)
-        write_cards(recipe, jobs, summaries, compared, output)
-        tell(jobs, output, compared=compared is not None)
+        exit_code = INTERRUPTED_EXIT_CODE
+    finally:
+        publisher.abandon()
     state.wait_for_everyone()
-    return 0
+    return exit_code
+
+
+def _publish(publisher: RunPublisher, jobs: Sequence[VariantJob], summaries: dict[str, dict[str, Any]]) -> int:
+    """Waits for the Hub as long as the recipe says and tells what stands there; 5 where something does not."""
+    exit_code = 0
+    for folder, result in publisher.finish(jobs, {name: summary["steps"] for name, summary in summaries.items()}):
+        log.info("%s", "\n".join([f"published {result.repo_id}", *(f"  {line}" for line in result.lines(str(folder)))]))
+        exit_code = exit_code or result.exit_code
+    return exit_code
 
 
 def _quiet_libraries() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from inspo_hub.training.job import VariantJob, changed_keys
 from inspo_hub.training.records import JsonLines
 
 SUMMARY = "trained.json"
+
+OnSave = Callable[[VariantJob, Path, int], None]
+"""Told of every sealed checkpoint and its step, on the first process; returns at once."""
+
+
+def keep(job: VariantJob, checkpoint: Path, step: int) -> None:
+    """Checkpoints stay on this disk, and nobody is told."""
 
 
 def finished(job: VariantJob) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class TrainerParts:
     metrics_log: JsonLines
     timings_log: JsonLines
     keep_checkpoints: int
+    on_save: Callable[[Path, int], None]
+    """Called by the first process with every sealed checkpoint and its step; must return at once."""
     training_key: dict[str, Any]
     """What a checkpoint belongs to: resuming compares it with the recipe's."""
 

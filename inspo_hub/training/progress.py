@@ -39,9 +39,14 @@ class ProgressLines(TrainerCallback):
             self._redirect = logging_redirect_tqdm()
             self._redirect.__enter__()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
+        # The last interval is logged too, whether or not it is a whole one.
+        control.should_log = control.should_log or state.global_step == state.max_steps
+        return control
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any

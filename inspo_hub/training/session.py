@@ -6,6 +6,7 @@ import gc
 import logging
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +16,32 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PrinterCallback
 
-from inspo_hub.cost import pair_work
 from inspo_hub.dealing import step_indices
 from inspo_hub.errors import RecipeError
 from inspo_hub.logprobs import check_packing, prepare_model
 from inspo_hub.models import compute_dtype, embedding_rows, load_model
-from inspo_hub.packing import Layout, PackedBatch, pack_pairs
+from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.memory import out_of_memory
-from inspo_hub.training.outputs import SUMMARY, clear, finished, measured, move_into_place, same_training
+from inspo_hub.training.outputs import (
+    SUMMARY,
+    OnSave,
+    clear,
+    finished,
+    keep,
+    measured,
+    move_into_place,
+    same_training,
+)
+from inspo_hub.training.packer import Packer, laid_out_scores
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
-from inspo_hub.training.scoring import RowScorer
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
@@ -48,8 +57,11 @@ class Interrupted(Exception):
     """The run was stopped by a signal after a whole checkpoint; the same command goes on."""
 
 
-def train_variant(job: VariantJob) -> dict[str, Any]:
+def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
     """Trains, saves and summarises one variant; does nothing where the output already holds it.
+
+    Args:
+        on_save: told of every whole checkpoint, on the first process.
 
     Returns:
         The summary that is also in `trained.json`: steps, tokens, seconds per step, final metrics, reference, layout.
@@ -67,7 +79,7 @@ def train_variant(job: VariantJob) -> dict[str, Any]:
         return done
     model = load_model(job.model_path, trust_remote_code=job.recipe.model.trust_remote_code).to(state.device)
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(model))
-    return _Session(job, model, _layout(job, model)).train()
+    return _Session(job, model, _layout(job, model), on_save).train()
 
 
 def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
@@ -95,17 +107,26 @@ def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
 class _Session:
     """One training: what is computed once is kept as attributes, in the order in which it becomes known."""
 
-    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: Layout) -> None:
-        self.job, self.model, self.layout = job, model, layout
+    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: Layout, on_save: OnSave) -> None:
+        self.job, self.model, self.layout, self.on_save = job, model, layout, on_save
         self.state, self.recipe = PartialState(), job.recipe
         self.dtype = compute_dtype(self.recipe.model.compute_dtype, self.state.device)
         self.metrics_log = JsonLines(job.output / "metrics.jsonl")
         self.timings_log = JsonLines(job.output / "timings.jsonl")
+        self.packer = Packer(
+            layout=layout,
+            separator=job.separator,
+            max_alternative_tokens=self.recipe.alternative.max_tokens,
+            tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
+        )
         prepare_model(model, layout=layout)
 
     def train(self) -> dict[str, Any]:
         train_reference, heldout_reference = reference_values(
-            self.job, self._reference_model(), layout=self.layout, make_scorer=self._scorer
+            self.job,
+            self._reference_model(),
+            layout=self.layout,
+            make_scorer=partial(self.packer.scorer, device=self.state.device, compute_dtype=self.dtype),
         )
         train = self.recipe.train
         steps: Sequence[np.ndarray] = step_indices(
@@ -113,7 +134,7 @@ class _Session:
         )
         if train.max_steps is not None:
             steps = steps[: train.max_steps]
-        dataset = self._steps(self.job.train, steps, train_reference, self._train_scores())
+        dataset = self._steps(self.job.train, steps, train_reference, laid_out_scores(self.recipe))
         trainer = self._trainer(dataset, heldout_reference)
         checkpoint = self._resume_point(trainer)
         stop = StopRequest()
@@ -127,62 +148,12 @@ class _Session:
             raise Interrupted(f"{self.job.name}: stopped at step {trainer.state.global_step}")
         return self._finish(trainer, dataset)
 
-    # --- packing --------------------------------------------------------------------------------------------------
-
-    def _pack(self, pairs: PairSet, rows: Sequence[int], scores: Sequence[Score]) -> PackedBatch:
-        return pack_pairs(
-            [pairs[row] for row in rows],
-            conditioning=tuple(scores),
-            separator=self.job.separator,
-            max_alternative_tokens=self.recipe.alternative.max_tokens,
-            layout=self.layout,
-        )
-
-    def _tokens(self, pairs: PairSet, scores: Sequence[Score]) -> np.ndarray:
-        cap = self.recipe.alternative.max_tokens
-        limits = pairs.max_alternative if cap is None else np.minimum(pairs.max_alternative, cap)
-        return pair_work(
-            pairs.lengths,
-            scores=tuple(scores),
-            separator=len(self.job.separator),
-            max_alternative_tokens=limits,
-            layout=self.layout,
-        ).tokens
-
-    def _scorer(self, model: nn.Module, pairs: PairSet) -> RowScorer:
-        return RowScorer(
-            model=model,
-            pack=lambda rows, scores: self._pack(pairs, rows, scores),
-            tokens=self._tokens(pairs, SCORES),
-            tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
-            device=self.state.device,
-            compute_dtype=self.dtype,
-        )
-
     def _steps(
         self, pairs: PairSet, steps: Sequence[np.ndarray], reference: dict[Score, np.ndarray], scores: tuple[Score, ...]
     ) -> StepDataset:
-        tokens = self._tokens(pairs, scores)
-        return StepDataset(
-            steps=steps,
-            pack=lambda rows: self._pack(pairs, rows, scores),
-            tokens=tokens,
-            costs=tokens.astype(np.float64),
-            reference=reference,
-            truncated=np.asarray(pairs.taken.any(axis=1)),
-            tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
-            processes=self.state.num_processes,
-            process=self.state.process_index,
+        return self.packer.steps(
+            pairs, steps, reference, scores, processes=self.state.num_processes, process=self.state.process_index
         )
-
-    def _train_scores(self) -> tuple[Score, ...]:
-        """The scores that are laid out: those that are trained, and the plain ones that come free on their paths."""
-        needed = set(self.recipe.conditioning.needed_scores(with_plain_chosen=self.recipe.objective.needs_plain_chosen))
-        if "chosen_given_rejected" in needed:
-            needed.add("rejected")
-        if "rejected_given_chosen" in needed:
-            needed.add("chosen")
-        return tuple(score for score in SCORES if score in needed)
 
     # --- trainer --------------------------------------------------------------------------------------------------
 
@@ -204,6 +175,7 @@ class _Session:
             metrics_log=self.metrics_log,
             timings_log=self.timings_log,
             keep_checkpoints=self.recipe.train.keep_checkpoints,
+            on_save=partial(self.on_save, self.job),
             training_key=self.job.training_key(),
         )
         if self.job.heldout is not None:

@@ -210,6 +210,7 @@ class PreferenceTrainer(Trainer):
         if self.is_world_process_zero():
             write_json_atomically(folder / METRICS_STATE, state)
             seal(folder, self.parts.training_key)
+            self.parts.on_save(folder, self.state.global_step)
             rotate(self._checkpoints(), self.parts.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
