@@ -203,13 +203,15 @@ class Publisher:
             fault = self._attempt(snapshot, delivery)
             if fault is None:
                 return
+            at_the_end = self._finishing  # read once: the run may come to its end while we work out how long to wait
             wait = self.settings.patience.wait_s(attempt, fault)
-            if wait is not None and self._finishing and fault.wait_s is None:
+            if wait is not None and at_the_end and fault.wait_s is None:
                 wait = min(wait, _LONGEST_WAIT_AT_THE_END_S)
             status: RecordedStatus = "failed" if wait is None else "waiting"
             log.warning("%s of step %d is not published yet: %s", delivery.what, snapshot.step, fault.message)
             self._note(delivery, status=status, reason=fault.message)
-            if wait is None or not self._pause(wait, asked=fault.wait_s is not None, snapshot=snapshot):
+            ends_with_training = fault.wait_s is None and not at_the_end
+            if wait is None or not self._pause(wait, snapshot, ends_with_training=ends_with_training):
                 return
 
     def _attempt(self, snapshot: Snapshot, delivery: Delivery) -> hub.Fault | None:
@@ -258,18 +260,17 @@ class Publisher:
         number = self._record.pull_request
         return hub.pull_request_ref(number) if number is not None else self.settings.branch
 
-    def _pause(self, seconds: float, *, asked: bool, snapshot: Snapshot) -> bool:
+    def _pause(self, seconds: float, snapshot: Snapshot, *, ends_with_training: bool) -> bool:
         """Waits before another attempt; False where it is pointless: closed, or a newer snapshot has come.
 
         The end of a run cuts a wait of our own short, never one that the Hub asked for.
         """
         deadline = time.monotonic() + seconds
         with self._state:
-            hurried = self._finishing
             while time.monotonic() < deadline and not self._closed:
                 if self._overtaken(snapshot):
                     return False
-                if self._finishing and not hurried and not asked:
+                if self._finishing and ends_with_training:
                     return True
                 self._state.wait(timeout=max(0.0, deadline - time.monotonic()))
             return not self._closed

@@ -30,12 +30,13 @@ FINISH = """
 
     print(json.dumps(publish_output(Path("output"), timeout=30).to_dict()))
 """
+SLOW = pytest.mark.slow
 MOMENTS = [
-    pytest.param(False, ("PUT", ""), "before", id="lfs-in-the-middle-of-the-bytes"),
+    pytest.param(False, ("PUT", ""), "before", id="lfs-in-the-middle-of-the-bytes", marks=SLOW),
     pytest.param(False, ("POST", "/commit/"), "after", id="lfs-commit-done-answer-lost"),
     pytest.param(True, ("POST", "/xorbs/"), "before", id="xet-in-the-middle-of-the-bytes"),
-    pytest.param(True, ("POST", "/commit/"), "before", id="xet-before-the-commit"),
-    pytest.param(True, ("POST", "/commit/"), "after", id="xet-commit-done-answer-lost"),
+    pytest.param(True, ("POST", "/commit/"), "before", id="xet-before-the-commit", marks=SLOW),
+    pytest.param(True, ("POST", "/commit/"), "after", id="xet-commit-done-answer-lost", marks=SLOW),
 ]
 
 

@@ -91,22 +91,27 @@ def test_the_answer_to_a_commit_is_lost(
     assert result.published[0].sha == alice.head(repo)
 
 
+TROUBLE = [
+    RateLimited(1, by="ratelimit"),
+    RateLimited(1, by="retry-after"),
+    RateLimited(1, by="commits"),
+    Answer(500),
+    Answer(503),
+    Answer(412, "A commit has happened since. Please refresh and try again."),
+    Drop("before_body", reset=True),
+]
+
+
 @pytest.mark.parametrize(
-    "action",
+    ("url", "action"),
     [
-        RateLimited(1, by="ratelimit"),
-        RateLimited(1, by="retry-after"),
-        RateLimited(1, by="commits"),
-        Answer(500),
-        Answer(503),
-        Answer(412, "A commit has happened since. Please refresh and try again."),
-        Drop("before_body", reset=True),
+        *(("/commit/", action) for action in TROUBLE),
+        *((url, action) for url in ("/preupload/", "/objects/batch") for action in (Answer(503), TROUBLE[-1])),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("url", ["/commit/", "/preupload/", "/objects/batch"])
 def test_passing_trouble_is_waited_out(
-    alice: HubServer, repo: str, tmp_path: Path, make_publisher: MakePublisher, action: Answer, url: str
+    alice: HubServer, repo: str, tmp_path: Path, make_publisher: MakePublisher, url: str, action: Answer
 ) -> None:
     alice.faults.add("POST", url, action, times=2)
     started = time.monotonic()

@@ -29,8 +29,8 @@ RUN = """
     ("method", "url", "action", "reason"),
     [
         ("", "nothing", Answer(500), ""),
-        ("GET", "xet-write-token", Answer(503), ""),
-        ("POST", "/shards", Answer(500), ""),
+        pytest.param("GET", "xet-write-token", Answer(503), "", marks=pytest.mark.slow),
+        pytest.param("POST", "/shards", Answer(500), "", marks=pytest.mark.slow),
         ("POST", "/commit/", Drop("after"), ""),
         ("GET", "xet-write-token", Answer(403, "no bytes today"), "403"),
         ("POST", "/commit/", Answer(403, "no commits today"), "no commits today"),
