@@ -28,10 +28,11 @@ def tree_attention_op(
 ) -> tuple[Tensor, Tensor]:
     scoring = Scoring(scale, softcap, window)
     kernel = varlen.kernel_for(query, value, scoring)
-    if kernel is None:
-        out, lse = blockwise.forward(query, key, value, plan, scoring)
-    else:
-        out, lse = varlen.forward(query, key, value, KeyGather.of(gather), scoring, kernel)
+    with torch.autocast(query.device.type, enabled=False):
+        if kernel is None:
+            out, lse = blockwise.forward(query, key, value, plan, scoring)
+        else:
+            out, lse = varlen.forward(query, key, value, KeyGather.of(gather), scoring, kernel)
     if sinks is None:
         return out, lse
     # A sink is a key with no value: it takes weight from the others and adds nothing.
@@ -74,9 +75,10 @@ def tree_attention_backward_op(
     saved = Saved(query, key, value, out, lse)
     scoring = Scoring(scale, softcap, window)
     kernel = varlen.kernel_for(query, value, scoring)
-    if kernel is None:
-        return blockwise.backward(grad_out, saved, plan, scoring)
-    return varlen.backward(grad_out, saved, KeyGather.of(gather), scoring, kernel)
+    with torch.autocast(query.device.type, enabled=False):
+        if kernel is None:
+            return blockwise.backward(grad_out, saved, plan, scoring)
+        return varlen.backward(grad_out, saved, KeyGather.of(gather), scoring, kernel)
 
 
 @tree_attention_backward_op.register_fake
@@ -140,6 +142,10 @@ def tree_attention(
     GPU in half precision a variable-length flash kernel computes it, or flex_attention where that has no soft-capping;
     everywhere else blocks of torch's CPU kernel or of plain torch.
     """
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
+        # Rotary embedding leaves queries and keys in float32 and values in the lower precision.
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     scoring = Scoring(scale, softcap, window)
     if query.is_cuda and softcap and query.dtype.itemsize == 2 and varlen.kernel_for(query, value, scoring) is None:
         from inspo_hub.attention import flex

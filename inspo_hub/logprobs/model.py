@@ -150,7 +150,8 @@ def _score(head: Head, hidden: Tensor, batch: PackedBatch, scores: tuple[Score, 
     rows = hidden.index_select(0, torch.cat([tokens.positions for tokens in scored]))
     logps = head.token_logps(rows, torch.cat([tokens.targets for tokens in scored]))
     by_pair = _sum_by_pair(logps, torch.cat([tokens.lengths for tokens in scored]))
-    return dict(zip(scores, by_pair.split(batch.pairs), strict=True))
+    # Copies, not views: a sharding engine's hook on a view would be lost by an operation in place.
+    return {score: values.clone() for score, values in zip(scores, by_pair.split(batch.pairs), strict=True)}
 
 
 def _sum_by_pair(logps: Float[Tensor, " tokens"], lengths: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:
