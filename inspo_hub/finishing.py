@@ -49,18 +49,35 @@ def evaluate(
     comparison = output / "report" / "comparison.json"
     if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == key and comparison.is_file():
         return dict(json.loads(comparison.read_text(encoding="utf-8")))
+    first = jobs[0]
     result = evaluate_variants(
         recipe.evaluate,
-        jobs[0].model_path,
+        first.model_path,
         {job.name: job.output for job in jobs},
-        jobs[0].output,
+        first.output,
         output,
         {name: training_numbers(summary) for name, summary in summaries.items()},
+        rows=_prompts(first),
+        chat_template=Path(first.recipe.model.chat_template) if first.recipe.model.chat_template else None,
+        chat_template_kwargs=recipe.data.chat_template_kwargs,
+        text_format=recipe.data.text_format,
         seed=recipe.seed,
     )
     write_json_atomically(done, key)
     log.info("\n%s", to_text(result))
     return result.to_dict()
+
+
+def _prompts(job: VariantJob) -> list[dict[str, Any]]:
+    """The rows of the evaluation's prompt set."""
+    from inspo_hub.pairs import PairSource, load_rows
+
+    section = job.recipe.evaluate
+    assert section is not None, "asked for only where the recipe evaluates"
+    source = section.prompts
+    return load_rows(
+        PairSource(id=source.id, local_path=str(job.prompts_path), config=source.config, split=source.split)
+    )
 
 
 def _key(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

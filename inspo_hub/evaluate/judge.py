@@ -67,7 +67,9 @@ def load_judge(name: str, *, folder: Path = Path()) -> Judge:
             expected="a function judge(prompt: str, response: str) -> float",
         )
     well_formed = getattr(module, "well_formed", None)
-    return Judge(name, function, well_formed if callable(well_formed) else None)
+    # Reports name the file, not where it lies on this machine.
+    shown = f"{Path(source).name}:{function_name}" if source.endswith(".py") else name
+    return Judge(shown, function, well_formed if callable(well_formed) else None)
 
 
 def _load_module(source: str, name: str) -> ModuleType:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inspo_hub.pairs.types import PairSource, PreferencePair
 
 if TYPE_CHECKING:
+    from inspo_hub.pairs.load import load_rows
     from inspo_hub.pairs.prepare import PreparedData, prepare_pairs
     from inspo_hub.pairs.preview import PreviewRow, preview_rows, render_preview
     from inspo_hub.pairs.report import DataReport
@@ -22,6 +23,7 @@ _LAZY = {
     "PreparedData": "prepare",
     "check_vocabulary": "template",
     "PreviewRow": "preview",
+    "load_rows": "load",
     "prepare_pairs": "prepare",
     "preview_rows": "preview",
     "render_preview": "preview",
@@ -36,6 +38,7 @@ __all__ = [
     "PreparedData",
     "PreviewRow",
     "check_vocabulary",
+    "load_rows",
     "prepare_pairs",
     "preview_rows",
     "render_preview",

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inspo_hub.errors import DataError, ResolutionError
 from inspo_hub.pairs.types import PairSource
@@ -46,6 +46,16 @@ def load_source(source: PairSource, content: str) -> Dataset:
     if not len(rows):
         raise _no_rows(source)
     return _our_columns(rows, source)
+
+
+def load_rows(source: PairSource) -> list[dict[str, Any]]:
+    """Every column of the source's rows as plain values: for prompt sets, which are small."""
+    import datasets
+
+    rows = _load(source, cache_folder() / content_key(source))
+    if not isinstance(rows, datasets.Dataset) or not len(rows):
+        raise _no_rows(source)
+    return list(rows)
 
 
 def _no_rows(source: PairSource) -> DataError:
