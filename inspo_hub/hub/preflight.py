@@ -231,16 +231,34 @@ def card_problems(
     text: str, *, name: str = "README.md", kind: Kind = "model", patience: Patience = DEFAULT_PATIENCE
 ) -> list[ResolutionError]:
     """What the Hub would refuse in a card, asked before anything is pushed; nothing where it cannot be asked."""
-    from huggingface_hub import ModelCard
-
-    outcome = _attempt(lambda: ModelCard(text).validate(repo_type=kind), patience)
-    if not isinstance(outcome, Fault) or outcome.transient:
+    outcome = _attempt(lambda: _refusal(text, kind), patience)
+    if not outcome or (isinstance(outcome, Fault) and outcome.transient):
         return []
     return [
         ResolutionError(
-            f"the Hub refuses the card: {outcome.message}",
+            f"the Hub refuses the card: {outcome.message if isinstance(outcome, Fault) else outcome}",
             where=name,
             expected="metadata that the Hub accepts (license, base_model, datasets, tags, language)",
             fix="correct these fields of the recipe or of the base model's card",
         )
     ]
+
+
+def _refusal(text: str, kind: Kind) -> str:
+    """The Hub's complaints about a card's metadata, empty where it has none.
+
+    Asked for directly: `RepoCard.validate` of the older client asks huggingface.co whatever HF_ENDPOINT says.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import hf_raise_for_status
+
+    answer = get_session().post(
+        f"{api().endpoint}/api/validate-yaml",
+        json={"content": text, "repoType": kind},
+        headers={"Accept": "text/plain"},
+        timeout=ANSWER_S,
+    )
+    if answer.status_code == 400:
+        return "; ".join(answer.text.splitlines())
+    hf_raise_for_status(answer)
+    return ""
