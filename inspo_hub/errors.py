@@ -1,12 +1,12 @@
 """What can go wrong, and the exit code of each.
 
-    InspoError             1
-    ├── RecipeError        2   the recipe is wrong
-    ├── DataError          2   the recipe's data is wrong
-    ├── ResolutionError    3   something on the Hub (or on disk) cannot be found or reached
-    ├── JudgeError         3   a judge cannot be reached or does not answer
-    ├── TrainingError      4   training stopped: non-finite loss, memory
-    └── PublishError       5   trained, but not everything is published
+InspoError             1
+├── RecipeError        2   the recipe is wrong
+├── DataError          2   the recipe's data is wrong
+├── ResolutionError    3   something on the Hub (or on disk) cannot be found or reached
+├── JudgeError         3   a judge cannot be reached or does not answer
+├── TrainingError      4   training stopped: non-finite loss, memory
+└── PublishError       5   trained, but not everything is published
 """
 
 from __future__ import annotations

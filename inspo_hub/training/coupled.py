@@ -7,6 +7,7 @@ and the second pass back-propagates those coefficients (GradCache, arXiv 2101.06
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +23,40 @@ if TYPE_CHECKING:
     from inspo_hub.training.steps import StepShare
 
 
-def coupled_coefficients(
+@dataclass(frozen=True)
+class CoupledPair:
+    """What the whole step says of one of its pairs."""
+
+    loss: float
+    slopes: dict[Score, float]
+    """∂(sum of the step's losses)/∂(the pair's log-probability), by score."""
+
+
+def couple_pairs(
     parts: TrainerParts, model: nn.Module, share: StepShare, device: torch.device
-) -> dict[int, dict[Score, float]]:
-    """∂(sum of the step's losses)/∂(each log-probability), by data set row and score."""
+) -> dict[int, CoupledPair]:
+    """Loss and slopes of every pair of the step, by data set row, with all pairs taken together."""
+    rows = _gather(_collect(parts, model, share, device))
+    order = sorted(rows)
+    leaves = {
+        score: torch.tensor([rows[row]["policy"][score] for row in order], requires_grad=True) for score in parts.scores
+    }
+    losses = parts.losses(TreeLogps(**leaves), _reference(rows, order), _lengths(rows, order), share.progress)
+    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    slopes = {
+        score: [0.0] * len(order) if gradient is None else gradient.tolist()
+        for score, gradient in zip(leaves, gradients, strict=True)
+    }
+    return {
+        row: CoupledPair(loss, {score: values[position] for score, values in slopes.items()})
+        for position, (row, loss) in enumerate(zip(order, losses.detach().tolist(), strict=True))
+    }
+
+
+def _collect(
+    parts: TrainerParts, model: nn.Module, share: StepShare, device: torch.device
+) -> dict[int, dict[str, Any]]:
+    """This process's pairs: log-probabilities of policy and reference, and response lengths."""
     rows: dict[int, dict[str, Any]] = {}
     for micro_batch in share.micro_batches:
         batch = micro_batch.batch.to(device)
@@ -36,29 +67,16 @@ def coupled_coefficients(
         for position, row in enumerate(micro_batch.rows):
             rows[row] = {
                 "policy": {score: float(policy.get(score)[position]) for score in parts.scores},
-                "reference": {
-                    name: float(value[position])
-                    for name, value in vars(micro_batch.reference).items()
-                    if value is not None
-                }
-                if micro_batch.reference is not None
-                else None,
+                "reference": _known(micro_batch.reference, position),
                 "lengths": (int(batch.chosen_lengths[position]), int(batch.rejected_lengths[position])),
             }
-    rows = _gather(rows)
-    order = sorted(rows)
-    leaves = {
-        score: torch.tensor([rows[row]["policy"][score] for row in order], requires_grad=True) for score in parts.scores
-    }
-    losses = parts.losses(TreeLogps(**leaves), _reference(rows, order), _lengths(rows, order), share.progress)
-    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
-    return {
-        row: {
-            score: 0.0 if gradient is None else float(gradient[position])
-            for score, gradient in zip(leaves, gradients, strict=True)
-        }
-        for position, row in enumerate(order)
-    }
+    return rows
+
+
+def _known(reference: TreeLogps | None, position: int) -> dict[str, float] | None:
+    if reference is None:
+        return None
+    return {name: float(value[position]) for name, value in vars(reference).items() if value is not None}
 
 
 def _reference(rows: dict[int, dict[str, Any]], order: list[int]) -> TreeLogps | None:

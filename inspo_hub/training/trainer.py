@@ -21,11 +21,11 @@ from inspo_hub.logprobs import tree_logps
 from inspo_hub.metrics import PairMetrics
 from inspo_hub.packing import PackedBatch
 from inspo_hub.training.checkpoints import rotate, seal, write_json_atomically
-from inspo_hub.training.coupled import coupled_coefficients
+from inspo_hub.training.coupled import CoupledPair, couple_pairs
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.steps import MicroBatch, StepShare, to_device
-from inspo_hub.views import Score
+from inspo_hub.views import Score, TreeLogps
 
 try:
     import resource
@@ -74,14 +74,12 @@ class PreferenceTrainer(Trainer):
         model.train()
         share: StepShare = inputs
         world = self.accelerator.num_processes
-        coefficients = (
-            None if self.parts.objective.separable else coupled_coefficients(self.parts, model, share, self.args.device)
-        )
+        coupled = None if self.parts.objective.separable else couple_pairs(self.parts, model, share, self.args.device)
         total = torch.zeros((), device=self.args.device)
         for index, micro_batch in enumerate(share.micro_batches):
             exchange = index == len(share.micro_batches) - 1
             with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
-                loss, reported = self._micro_batch_loss(model, micro_batch, share, coefficients)
+                loss, reported = self._micro_batch_loss(model, micro_batch, share, coupled)
                 # Engines average gradients over processes; the step is a mean over all pairs, so undo that mean here.
                 self.accelerator.backward(loss * (world / share.pairs))
             total += reported.detach()
@@ -93,7 +91,7 @@ class PreferenceTrainer(Trainer):
         model: nn.Module,
         micro_batch: MicroBatch,
         share: StepShare,
-        coefficients: dict[int, dict[Score, float]] | None,
+        coupled: dict[int, CoupledPair] | None,
     ) -> tuple[Tensor, Tensor]:
         """(what backward runs on, the loss to report), both summed over the micro-batch's pairs."""
         batch = micro_batch.batch.to(self.args.device)
@@ -103,7 +101,11 @@ class PreferenceTrainer(Trainer):
             nothing = torch.stack([policy.get(score).sum() for score in self.parts.scores]).sum() * 0.0
             return nothing, nothing
         reference = to_device(micro_batch.reference, self.args.device)
-        losses = self.parts.losses(policy, reference, batch, share.progress)
+        if coupled is None:
+            losses = self.parts.losses(policy, reference, batch, share.progress)
+            target = losses.sum()
+        else:
+            losses, target = _coupled_losses(coupled, policy, micro_batch.rows)
         self._watched.append((micro_batch.rows, losses.detach()))
         self.train_metrics.update(
             policy,
@@ -114,13 +116,7 @@ class PreferenceTrainer(Trainer):
             truncated=micro_batch.truncated.to(self.args.device),
         )
         self._interval_tokens += batch.tokens
-        if coefficients is None:
-            return losses.sum(), losses.sum()
-        surrogate = torch.zeros((), device=self.args.device)
-        for score in self.parts.scores:
-            weights = torch.tensor([coefficients[row][score] for row in micro_batch.rows], device=self.args.device)
-            surrogate = surrogate + (weights * policy.get(score)).sum()
-        return surrogate, losses.sum()
+        return target, losses.sum()
 
     def _is_logging_step(self) -> bool:
         step = self.state.global_step + 1
@@ -229,6 +225,17 @@ class PreferenceTrainer(Trainer):
 def _only(batch: list[StepShare]) -> StepShare:
     (share,) = batch
     return share
+
+
+def _coupled_losses(coupled: dict[int, CoupledPair], policy: TreeLogps, rows: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(loss of each pair, what backward runs on): a sum whose gradient is the whole step's for these pairs."""
+    pairs = [coupled[row] for row in rows]
+    device = policy.get(next(iter(pairs[0].slopes))).device
+    target = torch.zeros((), device=device)
+    for score in pairs[0].slopes:
+        slopes = torch.tensor([pair.slopes[score] for pair in pairs], device=device)
+        target = target + (slopes * policy.get(score)).sum()
+    return torch.tensor([pair.loss for pair in pairs], device=device), target
 
 
 def _peak_memory(device: torch.device) -> dict[str, int]:
