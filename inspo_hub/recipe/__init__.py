@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspo_hub.recipe.adapters import AdapterSection
 from inspo_hub.recipe.loading import load_recipe, parse_recipe
 from inspo_hub.recipe.paths import is_path
 from inspo_hub.recipe.problems import Problem, RecipeProblems
@@ -19,6 +20,7 @@ from inspo_hub.recipe.sections import (
 )
 
 __all__ = [
+    "AdapterSection",
     "AlternativeSection",
     "DataSection",
     "DataSource",

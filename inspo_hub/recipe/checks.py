@@ -31,6 +31,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if isinstance(recipe.data.heldout, tuple):
         yield from _sources(recipe.data.heldout, ("data", "heldout"))
     yield from _model(recipe)
+    yield from _adapter(recipe)
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
     yield from _publishing(recipe)
@@ -136,6 +137,32 @@ def _model(recipe: Recipe) -> Iterator[Conflict]:
         yield _revision_of_a_folder(("model", "revision"), model.revision)
     if model.tokenizer_revision is not None and is_path(model.tokenizer or model.id):
         yield _revision_of_a_folder(("model", "tokenizer_revision"), model.tokenizer_revision)
+
+
+_SHAPE = ("r", "alpha", "target_modules", "use_dora", "use_rslora")
+
+
+def _adapter(recipe: Recipe) -> Iterator[Conflict]:
+    adapter = recipe.adapter
+    if adapter is None:
+        return
+    if adapter.dropout:
+        what = f"{adapter.dropout:g} would put noise into the policy: log-ratios would not start at 0"
+        yield Conflict(("adapter", "dropout"), what, "0", "delete the key; preference runs are short")
+    if adapter.target_modules == ():
+        yield Conflict(("adapter", "target_modules"), "names no layer", "at least one, or auto")
+    if adapter.base_adapter is None:
+        if adapter.base_adapter_revision is not None:
+            what = f"{adapter.base_adapter_revision!r} would be ignored: there is no base adapter"
+            yield Conflict(("adapter", "base_adapter_revision"), what, "null", "name adapter.base_adapter too")
+        return
+    for key in _SHAPE:
+        value = getattr(adapter, key)
+        if value is not None:
+            what = f"{value!r} would be ignored: the base adapter brings its own"
+            yield Conflict(("adapter", key), what, "null", "delete the key, or start a new adapter")
+    if adapter.base_adapter_revision is not None and is_path(adapter.base_adapter):
+        yield _revision_of_a_folder(("adapter", "base_adapter_revision"), adapter.base_adapter_revision)
 
 
 def _heldout(recipe: Recipe) -> Iterator[Conflict]:

@@ -15,6 +15,7 @@ from inspo_hub.recipe.reading import Node, join
 _REPOSITORY = (
     "model.id",
     "model.tokenizer",
+    "adapter.base_adapter",
     "reference.id",
     "data.train.*.id",
     "data.heldout.*.id",

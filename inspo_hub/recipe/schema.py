@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from inspo_hub.conditioning import CONDITIONINGS, Conditioning
 from inspo_hub.objectives import OBJECTIVES, Objective
+from inspo_hub.recipe.adapters import AdapterSection
 from inspo_hub.recipe.checks import cautions, find_conflicts
 from inspo_hub.recipe.merging import UNIONS, merge
 from inspo_hub.recipe.paths import map_paths
@@ -56,6 +57,9 @@ class Recipe(Section):
         0, ge=0, lt=2**32, description="Seed of everything random: data order, held-out split, sampling, dropout."
     )
     model: ModelSection = Field(description="The base model.")
+    adapter: AdapterSection | None = Field(
+        None, description="Train an adapter on the frozen base; {} for LoRA as usual, null: the whole model is trained."
+    )
     data: DataSection = Field(description="The preference pairs.")
     objective: Annotated[AnyObjective, BeforeValidator(_by_name)] = Field(
         OBJECTIVES[DEFAULT_OBJECTIVE](name=DEFAULT_OBJECTIVE),

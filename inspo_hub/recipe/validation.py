@@ -32,6 +32,7 @@ _TYPES = {
 
 
 _EXPECTED = {
+    "adapter.target_modules": "auto, or a list of name ends such as [q_proj, v_proj]",
     "version": "1, the one version of the format so far",
     "name": "letters, digits, `.`, `-` and `_`, 96 at most, the first a letter or digit",
     "evaluate.judge.python": "`file.py:function`, or `package.module:function`",
