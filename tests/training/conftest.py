@@ -21,7 +21,8 @@ TEMPLATE = (
 )
 
 
-def make_tokenizer() -> Any:
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer with a ChatML template, trained on the texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -29,12 +30,12 @@ def make_tokenizer() -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300,
+        vocab_size=vocab_size,
         special_tokens=["<|pad|>", "<|im_start|>", "<|im_end|>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|pad|>")
     fast.chat_template = TEMPLATE
     return fast
@@ -110,11 +111,13 @@ train: {lr: 3e-3, pairs_per_step: 6, epochs: 1, log_every: 2, save_every: 2, tok
 """
 
 
-def make_project(folder: Path, *, rows: int = 45, heldout: int = 5, recipe: str = RECIPE) -> Project:
+def make_project(
+    folder: Path, *, rows: int = 45, heldout: int = 5, recipe: str = RECIPE, tokenizer: Any = None
+) -> Project:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer()
+    tokenizer = tokenizer or train_tokenizer([" ".join(WORDS)] * 4, 300)
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
