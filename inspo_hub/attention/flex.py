@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,7 +29,8 @@ def forward(
     """Attention of a packed row, differentiable by flex_attention's own backward."""
     cap = scoring.softcap
 
-    def softcap(score: Tensor, *_indices: Tensor) -> Tensor:
+    @no_type_check  # torch reads its signature, which a checking wrapper hides
+    def softcap(score: Tensor, _batch: Tensor, _head: Tensor, _query: Tensor, _key: Tensor) -> Tensor:
         return cap * torch.tanh(score / cap)
 
     out, aux = _flex(query.is_cuda)(
@@ -75,6 +76,7 @@ def mask_function(plan: Int[Tensor, "blocks 5"], window: int, device: torch.devi
     position = position_ids(segments)
     starts, stops, member, position = (x.to(device) for x in (starts, stops, member, position))
 
+    @no_type_check  # as above
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         own = (member[query] == member[key]) & (key <= query)
         for column in range(ranges):

@@ -13,8 +13,14 @@ from inspo_hub.attention import blockwise, varlen
 from inspo_hub.attention.blockwise import Saved, Scoring
 from inspo_hub.attention.layout import KeyGather, TreeLayout
 
+# Spelled out: reading them from annotations fails where a type checker wraps the functions.
+_FORWARD = (
+    "(Tensor query, Tensor key, Tensor value, Tensor? sinks, "
+    "Tensor plan, Tensor[] gather, float scale, float softcap, int window) -> (Tensor, Tensor)"
+)
 
-@torch.library.custom_op("inspo_hub::tree_attention", mutates_args=())
+
+@torch.library.custom_op("inspo_hub::tree_attention", mutates_args=(), schema=_FORWARD)
 def tree_attention_op(
     query: Tensor,
     key: Tensor,
@@ -58,7 +64,13 @@ def _(
     return query.new_empty(1, tokens, heads, value.shape[-1]), query.new_empty(heads, tokens, dtype=lse_dtype)
 
 
-@torch.library.custom_op("inspo_hub::tree_attention_backward", mutates_args=())
+_BACKWARD = (
+    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
+    "Tensor plan, Tensor[] gather, float scale, float softcap, int window) -> (Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("inspo_hub::tree_attention_backward", mutates_args=(), schema=_BACKWARD)
 def tree_attention_backward_op(
     grad_out: Tensor,
     query: Tensor,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ class Bounds(NamedTuple):
     longest_keys: int
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """A variable-length attention kernel without autograd of its own; sizes of query, key and value are equal."""
 
@@ -173,7 +174,7 @@ def backward(
     )
 
 
-def _sum_over_paths(gathered: Packed, gather: KeyGather) -> Packed:
+def _sum_over_paths(gathered: Float[Tensor, "keys heads size"], gather: KeyGather) -> Packed:
     """A row token's gradient is the sum over the segments that see it; within a level no token is added to twice."""
     total = gathered.index_select(0, gather.own_index)
     bounds = gather.repeat_bounds.tolist()
@@ -193,11 +194,11 @@ def _kernel_size(query: Tensor, value: Tensor) -> int:
     return -(-max(query.shape[-1], value.shape[-1]) // 8) * 8
 
 
-def _packed(x: Float[Tensor, "1 heads tokens size"], size: int) -> Packed:
+def _packed(x: Float[Tensor, "1 heads tokens size"], size: int) -> Float[Tensor, "tokens heads padded"]:
     return _pad(x[0].transpose(0, 1), size).contiguous()
 
 
-def _unpacked(x: Packed, size: int) -> Float[Tensor, "1 heads tokens size"]:
+def _unpacked(x: Float[Tensor, "tokens heads padded"], size: int) -> Float[Tensor, "1 heads tokens size"]:
     return x[None, ..., :size].contiguous().transpose(1, 2)
 
 
