@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,10 @@ class FakeModel:
         for row in rows:
             self.asked.append(row)
             pair = PAIRS[row]
-            yield row, {s: -float(sum(pair.chosen if s.startswith("chosen") else pair.rejected)) + self.shift for s in scores}
+            yield (
+                row,
+                {s: -float(sum(pair.chosen if s.startswith("chosen") else pair.rejected)) + self.shift for s in scores},
+            )
 
 
 def scores_of(folder: Path, *, contexts: Contexts = Contexts(), scores: Sequence[Score] = PLAIN) -> ReferenceScores:
@@ -101,13 +104,10 @@ def _write_many(folder: str, start: int) -> None:
         cache.put([(row_key([number], [number]), float(number))])
 
 
-def test_two_processes_fill_one_file(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write_many, args=(str(tmp_path), start)) for start in (0, 25)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(120)
-        assert writer.exitcode == 0
+def test_two_writers_fill_one_file(tmp_path: Path) -> None:
+    """Each write has a connection of its own, as in two processes: SQLite's file lock is what keeps them apart."""
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(_write_many, str(tmp_path), start) for start in (0, 25)]:
+            done.result(timeout=120)
     values = ReferenceCache(IDENTITY, tmp_path).get([row_key([n], [n]) for n in range(75)])
     np.testing.assert_array_equal(values, np.arange(75.0))

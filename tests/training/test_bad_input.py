@@ -1,0 +1,110 @@
+"""What a user gets for a run that cannot work: one message, where, how to fix it, the exit code, and no debris."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from inspo_hub.cli import main
+from tests.training.conftest import Project, make_rows, write_rows
+
+
+@pytest.fixture
+def copy(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the project that a test may break, in this process."""
+    shutil.copytree(project.folder, tmp_path / "project")
+    monkeypatch.setenv("INSPO_HUB_CACHE", str(tmp_path / "cache"))
+    return Project(tmp_path / "project")
+
+
+def fail(project: Project, capsys: pytest.CaptureFixture[str], exit_code: int, *arguments: str) -> str:
+    """Runs the recipe, expects the exit code and no result, and returns what was said."""
+    output = project.folder / "out"
+    assert main(["run", str(project.recipe), "--output", str(output), *arguments]) == exit_code
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert not list(output.rglob("trained.json"))
+    assert not list(output.rglob("model.safetensors"))
+    return said
+
+
+def test_a_typo_names_file_line_and_the_nearest_key(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    copy.recipe.write_text(copy.recipe.read_text().replace("log_every:", "log_evry:"), encoding="utf-8")
+    said = fail(copy, capsys, 2)
+    assert "recipe.yaml:11: train.log_evry" in said
+    assert "log_every" in said
+
+
+def test_an_empty_data_set(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "train.jsonl").write_text("", encoding="utf-8")
+    assert "train.jsonl" in fail(copy, capsys, 2)
+
+
+def test_every_row_dropped_says_how_many_and_why(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"prompt": "a", "chosen": "same", "rejected": "same"}, {"prompt": "b", "chosen": "", "rejected": "x"}]
+    write_rows(copy.folder / "train.jsonl", rows)
+    said = fail(copy, capsys, 2)
+    assert "of 2 rows" in said
+    assert "identical" in said
+    assert "empty_chosen" in said
+
+
+def test_over_long_rows_with_on_overlong_error_name_their_rows(
+    copy: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = make_rows(1)[0] | {"chosen": "on and on " * 200}
+    write_rows(copy.folder / "train.jsonl", [*make_rows(3), row])
+    assert "train.jsonl/train/3" in fail(copy, capsys, 2, "--set", "data.on_overlong=error")
+
+
+def test_a_tokenizer_of_another_model(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(copy.folder / "base")
+    model.resize_token_embeddings(100)
+    model.save_pretrained(copy.folder / "base")
+    said = fail(copy, capsys, 2)
+    assert "no row in the model's embedding of 100 rows" in said
+
+
+def test_a_model_without_chat_template_where_a_turn_needs_one(
+    copy: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy.folder / "base" / "chat_template.jinja").unlink()
+    said = fail(copy, capsys, 2)
+    assert "chat template" in said
+    assert "alternative.format: concat" in said
+
+
+def test_a_base_model_that_is_not_there(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(copy.folder / "base")
+    assert "base" in fail(copy, capsys, 2)
+
+
+def test_a_base_model_with_pickled_weights_only(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "base" / "model.safetensors").rename(copy.folder / "base" / "pytorch_model.bin")
+    assert "safetensors" in fail(copy, capsys, 3)
+
+
+def test_a_broken_weights_file(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = copy.folder / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "no causal language model could be loaded" in fail(copy, capsys, 3)
+
+
+def test_a_diverging_run_stops_with_its_rows_and_no_model(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fail(copy, capsys, 4, "--set", "train.lr=1e30", "--set", "train.max_grad_norm=null")
+    assert "not finite" in said
+    assert "train.jsonl/train/" in said
+    assert "train.lr" in said
+
+
+def test_errors_as_one_json_object(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "train.jsonl").write_text("", encoding="utf-8")
+    assert main(["run", str(copy.recipe), "--output", str(copy.folder / "out"), "--json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert answer["exit_code"] == 2
