@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch.distributed as dist
 from accelerate import PartialState
 
 from inspo_hub import hub
+from inspo_hub.describing import base_metadata, draft_card, note
+from inspo_hub.errors import ResolutionError
 from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
 from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
@@ -30,8 +32,13 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+WITH_ALTERNATIVE = "pairs_leave_room_for_an_alternative"
+"""In a lock: whether pairs were cut to fit with an alternative in their context, for this variant or for a twin."""
 
-def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto") -> list[VariantJob]:
+
+def prepare_jobs(
+    recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto", pinned: bool = False
+) -> list[VariantJob]:
     """The variants of a recipe, ready to train in turn. Twins share pairs, order and held-out rows.
 
     The first process resolves and downloads before the others look, so that all of them see the same commits.
@@ -41,8 +48,10 @@ def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: 
         DataError: the data cannot be used.
     """
     folders = variant_folders(recipe, output)
-    prepared = on_first_process(partial(_plan_and_fetch, recipe, output, folders, frozen=frozen, resume=resume))
-    conditioned = any(_is_conditioned(plan.recipe) for plan, _ in prepared.values())
+    lock_rule: LockRule = "exact" if pinned else "refuse" if frozen else "start over" if resume == "none" else "go on"
+    prepared, conditioned = on_first_process(
+        partial(_plan_and_fetch, recipe, output, folders, lock_rule=lock_rule, from_hub=resume == "hub")
+    )
     jobs: list[VariantJob] = []
     known: dict[str, PreparedData] = {}
     for name, (plan, inputs) in prepared.items():
@@ -63,7 +72,7 @@ def prepare_jobs(recipe: Recipe, output: Path, *, frozen: bool = False, resume: 
                 known[key] = _prepare(plan.recipe, inputs, tokenizer, separator, conditioned=conditioned)
             data = known[key]
         jobs.append(_job(name, plan, folders[name], inputs, tokenizer, separator, data, resume=resume))
-    _record(jobs, frozen=frozen)
+    _record(jobs, refuse=lock_rule in ("refuse", "exact"), conditioned=conditioned)
     return jobs
 
 
@@ -78,6 +87,7 @@ class Inputs:
 
     model: Path
     tokenizer: Path
+    base_adapter: Path | None
     weights: str
     reference: Path | None
     reference_weights: str
@@ -86,32 +96,58 @@ class Inputs:
     prompts: Path | None
 
 
-def _plan_and_fetch(
-    recipe: Recipe, output: Path, folders: Mapping[str, Path], *, frozen: bool, resume: str
-) -> dict[str, tuple[Plan, Inputs]]:
-    """Everything pinned first, then downloaded and checked.
+LockRule = Literal["go on", "start over", "refuse", "exact"]
+"""What an earlier lock in the output is for. `go on`: a run keeps the commits that it started with, wherever their
+branches are now; `start over`: everything is resolved anew; `refuse`: the same, and what moved stops the run;
+`exact`: the commits of the lock, and whatever else differs stops the run."""
 
-    A run that goes on keeps the commits it started with, wherever their branches are now. What would stop the run
-    later (access, the target repository, disk space) stops it here, before anything large is downloaded.
+
+def _plan_and_fetch(
+    recipe: Recipe, output: Path, folders: Mapping[str, Path], *, lock_rule: LockRule, from_hub: bool
+) -> tuple[dict[str, tuple[Plan, Inputs]], bool]:
+    """(Everything pinned first, then downloaded and checked; whether pairs must leave room for an alternative).
+
+    What would stop the run later (access, the target repository, disk space) stops it here, before anything large is
+    downloaded.
     """
-    if resume == "hub":
+    if from_hub:
         fetch_checkpoints(recipe, folders)
-    locks = {name: read_lock(folder) for name, folder in folders.items() if (folder / LOCK_FILE).is_file()}
-    goes_on = resume != "none" and not frozen
-    plans = make_plans(recipe.variant_recipes(), locks=locks, from_lock=goes_on)
-    if frozen:
+    must_exist = lock_rule in ("refuse", "exact")
+    locks = {name: read_lock(folder) for name, folder in folders.items() if must_exist or _has_lock(folder)}
+    plans = _plans(recipe, output, locks, from_lock=lock_rule in ("go on", "exact"))
+    if must_exist:
         for name, lock in locks.items():
             refuse_drift(compare_lock(lock, plans[name]), where=str(folders[name] / LOCK_FILE))
-    hub.refuse(preflight(recipe, plans, output))
-    return {name: (plan, _fetch(plan)) for name, plan in plans.items()}
+    metadata = {name: base_metadata(plan, folders[name]) for name, plan in plans.items()}
+    cards = {name: draft_card(plan, metadata[name]) for name, plan in plans.items()}
+    hub.refuse(preflight(recipe, plans, output, cards))
+    note(recipe, plans, folders, metadata, output)
+    # A twin that is trained again on its own gets the pairs that all of the twins got.
+    twins = lock_rule == "exact" and any(lock.extra.get(WITH_ALTERNATIVE) for lock in locks.values())
+    conditioned = twins or any(_is_conditioned(plan.recipe) for plan in plans.values())
+    return {name: (plan, _fetch(plan)) for name, plan in plans.items()}, conditioned
+
+
+def _has_lock(folder: Path) -> bool:
+    return (folder / LOCK_FILE).is_file()
+
+
+def _plans(recipe: Recipe, output: Path, locks: Mapping[str, Lock], *, from_lock: bool) -> dict[str, Plan]:
+    """The plans; where something cannot be pinned or read, what else is wrong is told with it."""
+    try:
+        return make_plans(recipe.variant_recipes(), locks=locks, from_lock=from_lock)
+    except ResolutionError as error:
+        hub.refuse([error, *preflight(recipe, {}, output, {}, create=False)])
+        raise
 
 
 def _fetch(plan: Plan) -> Inputs:
     code = plan.recipe.model.trust_remote_code
-    weights = hub.weights_identity(plan.model)
+    weights = _initial_weights(plan)
     return Inputs(
         model=hub.fetch(plan.model, code=code),
         tokenizer=hub.fetch(plan.tokenizer, "tokenizer", code=code),
+        base_adapter=hub.fetch(plan.base_adapter) if plan.base_adapter else None,
         weights=weights,
         reference=hub.fetch(plan.reference, code=code) if plan.reference else None,
         reference_weights=hub.weights_identity(plan.reference) if plan.reference else weights,
@@ -121,16 +157,26 @@ def _fetch(plan: Plan) -> Inputs:
     )
 
 
-def _record(jobs: Sequence[VariantJob], *, frozen: bool) -> None:
-    """Writes each variant's lock and data report, now that its pairs are known; `frozen` refuses other pairs."""
-    if not PartialState().is_main_process:
+def _initial_weights(plan: Plan) -> str:
+    """The identity of the policy before training. A new adapter adds nothing yet: then it is the base's."""
+    base = hub.weights_identity(plan.model)
+    if plan.base_adapter is None:
+        return base
+    return hub.digest({"model": base, "adapter": hub.weights_identity(plan.base_adapter)})
+
+
+def _record(jobs: Sequence[VariantJob], *, refuse: bool, conditioned: bool) -> None:
+    """Writes each variant's lock and data report, now that its pairs are known; `refuse` takes no other pairs."""
+    state = PartialState()
+    if not state.is_main_process:
         return
+    extra = {WITH_ALTERNATIVE: conditioned, "processes": state.num_processes, "device": state.device.type}
     for job in jobs:
         path = job.output / LOCK_FILE
-        if frozen and path.is_file():
+        if refuse and path.is_file():
             moved = compare_lock(read_lock(path), job.plan, pairs_fingerprint=job.data_fingerprint)
             refuse_drift(moved, where=str(path))
-        write_lock(Lock.of(job.plan, pairs_fingerprint=job.data_fingerprint), job.output)
+        write_lock(Lock.of(job.plan, pairs_fingerprint=job.data_fingerprint, extra=extra), job.output)
         (job.output / "report").mkdir(exist_ok=True)
         write_json_atomically(job.output / "report" / "data.json", job.data_report.to_dict())
 
@@ -181,17 +227,17 @@ def _job(
     *,
     resume: str,
 ) -> VariantJob:
-    recipe, initial = plan.recipe, inputs.reference is None
     return VariantJob(
         name=name,
-        recipe=recipe,
+        recipe=plan.recipe,
         plan=plan,
         output=output,
         model_path=inputs.model,
         weights=inputs.weights,
+        adapter_path=inputs.base_adapter,
         reference_path=inputs.reference,
         reference_weights=inputs.reference_weights,
-        reference_name=f"initial policy ({plan.model})" if initial else f"model {plan.reference}",
+        reference_name=_reference_name(plan),
         tokenizer=tokenizer,
         train=data.train,
         heldout=data.heldout if len(data.heldout) else None,
@@ -202,6 +248,17 @@ def _job(
         cache=hub.cache_dir() / "reference",
         resume=resume,
     )
+
+
+def _reference_name(plan: Plan) -> str:
+    """What the reference is, for people."""
+    if plan.reference is not None:
+        return f"model {plan.reference}"
+    if plan.recipe.adapter is None:
+        return f"initial policy ({plan.model})"
+    if plan.base_adapter is None:
+        return f"base with the adapter off ({plan.model})"
+    return f"initial policy ({plan.model} with adapter {plan.base_adapter})"
 
 
 def on_first_process(action: Callable[[], Result]) -> Result:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,16 +42,28 @@ def run(
         InspoError: whatever is wrong, with its exit code.
     """
     recipe = load_recipe(recipe_path, overrides)
-    folder = Path(output) if output else DEFAULT_OUTPUTS / recipe.name
-    return run_recipe(recipe, folder, frozen=frozen, resume=resume)
+    return run_recipe(recipe, output_folder(recipe, output), frozen=frozen, resume=resume)
 
 
-def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto") -> int:
-    """The same for a recipe that is loaded already."""
+def output_folder(recipe: Recipe, output: str | Path | None) -> Path:
+    """Where the results of a recipe go."""
+    return Path(output) if output else DEFAULT_OUTPUTS / recipe.name
+
+
+def run_recipe(
+    recipe: Recipe, output: Path, *, frozen: bool = False, resume: str = "auto", pinned: bool = False
+) -> int:
+    """The same for a recipe that is loaded already.
+
+    Args:
+        pinned: take every commit from the lock in `output`, wherever its branch is now, and refuse anything else that
+            differs from it.
+    """
     from accelerate import PartialState
 
-    from inspo_hub.finishing import evaluate, tell, write_cards
-    from inspo_hub.preparation import prepare_jobs
+    from inspo_hub.describing import write_cards
+    from inspo_hub.finishing import evaluate, tell
+    from inspo_hub.preparation import on_first_process, prepare_jobs
     from inspo_hub.publishing import RunPublisher, variant_repositories
     from inspo_hub.training.session import Interrupted, train_variant
 
@@ -57,18 +71,19 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     _quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)
-    jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume)
+    jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume, pinned=pinned)
     publisher = RunPublisher(variant_repositories(recipe))
     summaries: dict[str, dict[str, Any]] = {}
     exit_code = 0
     try:
+        on_first_process(partial(publisher.open, jobs))
         for job in jobs:
             summaries[job.name] = train_variant(job, publisher.on_save)
         if state.is_main_process:
             compared = evaluate(recipe, jobs, summaries, output)
-            write_cards(recipe, jobs, summaries, compared, output, publisher.repos)
+            write_cards(output, publisher.repos)
             tell(jobs, output, compared=compared is not None)
-            exit_code = _publish(publisher, jobs, summaries)
+            exit_code = _publish(publisher, jobs, summaries, output)
     except Interrupted as interrupted:
         log.warning("%s; the same command goes on from there", interrupted)
         exit_code = INTERRUPTED_EXIT_CODE
@@ -78,13 +93,28 @@ def run_recipe(recipe: Recipe, output: Path, *, frozen: bool = False, resume: st
     return exit_code
 
 
-def _publish(publisher: RunPublisher, jobs: Sequence[VariantJob], summaries: dict[str, dict[str, Any]]) -> int:
+def _publish(
+    publisher: RunPublisher, jobs: Sequence[VariantJob], summaries: dict[str, dict[str, Any]], output: Path
+) -> int:
     """Waits for the Hub as long as the recipe says and tells what stands there; 5 where something does not."""
-    exit_code = 0
-    for folder, result in publisher.finish(jobs, {name: summary["steps"] for name, summary in summaries.items()}):
-        log.info("%s", "\n".join([f"published {result.repo_id}", *(f"  {line}" for line in result.lines(str(folder)))]))
-        exit_code = exit_code or result.exit_code
-    return exit_code
+    results = publisher.finish(jobs, {name: summary["steps"] for name, summary in summaries.items()})
+    for _, result in results:
+        told = [f"published {result.repo_id}", *(f"  {line}" for line in result.lines(str(output)))]
+        log.info("%s", "\n".join(told))
+    return max((result.exit_code for _, result in results), default=0)
+
+
+def outcome(recipe: Recipe, output: Path) -> dict[str, Any]:
+    """Where the results of a run are, on this machine and on the Hub, for programs."""
+    from inspo_hub.preparation import variant_folders
+    from inspo_hub.publishing import PUBLISHED
+
+    variants = {}
+    for name, folder in variant_folders(recipe, output).items():
+        file = folder / PUBLISHED
+        published = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        variants[name] = {"output": str(folder), "published": published}
+    return {"output": str(output), "variants": variants}
 
 
 def _quiet_libraries() -> None:

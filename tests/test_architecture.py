@@ -31,15 +31,17 @@ SETTINGS = {"card", "hub", "plan", "recipe"}
 EVERYBODY = {"__init__", "errors", "views"}
 """What any room may import: the version, the errors, and the types that travel."""
 MAY_IMPORT: Mapping[str, set[str]] = {
+    "adapters": {"models"},
     "attention": set(),
     "card": {"hub", "plan", "recipe"},
     "cli": {"hub", "models", "pairs", "recipe", "workflow"},
     "conditioning": set(),
     "cost": set(),
     "dealing": {"cost"},
+    "describing": {"card", "hub", "plan", "recipe"},
     "errors": set(),
     "evaluate": {"models", "pairs", "recipe"},
-    "finishing": {"card", "evaluate", "hub", "plan", "publish", "recipe", "training"},
+    "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
     "hub": set(),
     "logprobs": {"attention", "conditioning", "packing", "pairs"},
     "metrics": {"conditioning"},
@@ -48,18 +50,18 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "packing": {"attention", "conditioning", "pairs"},
     "pairs": set(),
     "plan": {"cost", "hub", "recipe"},
-    "preparation": {"hub", "models", "pairs", "plan", "publishing", "recipe", "training"},
+    "preparation": {"describing", "hub", "models", "pairs", "plan", "publishing", "recipe", "training"},
     "publish": {"card", "hub", "recipe", "training"},
-    "publishing": {"hub", "plan", "publish", "recipe", "training"},
+    "publishing": {"describing", "hub", "plan", "publish", "recipe", "training"},
     "recipe": {"conditioning", "objectives"},
     "reference": {"packing", "pairs"},
     "run": {"cli"},
     "training": {
-        "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing", "pairs", "plan",
-        "recipe", "reference",
+        "adapters", "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing", "pairs",
+        "plan", "recipe", "reference",
     },
     "views": set(),
-    "workflow": {"finishing", "preparation", "publishing", "recipe", "training"},
+    "workflow": {"describing", "finishing", "preparation", "publishing", "recipe", "training"},
 }  # fmt: skip
 OWNED = {"huggingface_hub": {"hub"}, "datasets": {"pairs"}, "yaml": {"recipe"}, "gradio": set(), "typer": {"cli"}}
 """Libraries that only these rooms import, so that a change of theirs is a change of one room."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspo_hub.card.curves import Chart, Series, chart_grid, line_chart
 from inspo_hub.card.embedded import published_lock, published_yaml, recipe_and_lock_from_card
 from inspo_hub.card.facts import CardFacts, Twin
+from inspo_hub.card.metadata import front_matter
 from inspo_hub.card.render import model_card, write_model_card
 from inspo_hub.card.twins import frontier_chart, twin_card, write_twin_card
 
@@ -14,6 +15,7 @@ __all__ = [
     "Series",
     "Twin",
     "chart_grid",
+    "front_matter",
     "frontier_chart",
     "line_chart",
     "model_card",

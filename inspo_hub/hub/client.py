@@ -21,6 +21,8 @@ CONNECT_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 600.0
 """The client's own default is to wait for ever, which would hang a finished run. A commit of thousands of files can
 take minutes on the Hub's side, so this is generous."""
+AWAY_S = 20.0
+"""A Hub that did not answer is not waited for again within this time: a plan asks it a dozen things."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +70,43 @@ class HubFailure(Exception):
         super().__init__(fault.message)
 
 
+@dataclass
+class _Line:
+    """Whether the Hub was out of reach a moment ago: then patience was spent already, and one attempt must do."""
+
+    away_until: float = float("-inf")
+
+    def note(self, fault: Fault | None) -> None:
+        away = fault is not None and fault.kind == "away"
+        self.away_until = time.monotonic() + AWAY_S if away else float("-inf")
+
+    @property
+    def is_dead(self) -> bool:
+        return time.monotonic() < self.away_until
+
+
+_line = _Line()
+
+
 def call(action: Callable[[], Result], *, patience: Patience = DEFAULT_PATIENCE) -> Result:
     """The action's result; transient failures are tried again. Raises HubFailure, whose text carries no token."""
-    attempt = 0
+    attempt, was_dead = 0, _line.is_dead
     while True:
         attempt += 1
         try:
-            return action()
+            result = action()
         except HubFailure as failure:
             fault = failure.fault
         except client_errors() as error:
             fault = classify(error)
+        else:
+            _line.note(None)
+            return result
         wait = patience.wait_s(attempt, fault)
+        if fault.kind == "away" and was_dead:
+            wait = None
         if wait is None:
+            _line.note(fault)
             # `from None`: the client's exception holds the request, and with it the token.
             raise HubFailure(fault) from None
         log.info("The Hub did not answer as hoped (%s); trying again in %.0f s", fault.message, wait)

@@ -67,13 +67,27 @@ def preflight(
     return problems
 
 
-def refuse(problems: Sequence[ResolutionError]) -> None:
-    """Raises one ResolutionError that lists every problem; nothing where there is none."""
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
+class Refusal(ResolutionError):
+    """Several things that stand in the way, told in one message; `problems` are they."""
+
+    def __init__(self, problems: Sequence[ResolutionError]) -> None:
+        self.problems = tuple(problems)
         lines = [f"{number}. {problem}".replace("\n", "\n   ") for number, problem in enumerate(problems, start=1)]
-        raise ResolutionError(f"{len(problems)} things stand in the way of this run\n" + "\n".join(lines))
+        super().__init__(f"{len(problems)} things stand in the way of this run\n" + "\n".join(lines))
+
+    def __reduce__(self) -> tuple[type[Refusal], tuple[tuple[ResolutionError, ...]]]:
+        """Errors travel between the processes of a launch."""
+        return type(self), (self.problems,)
+
+
+def refuse(problems: Sequence[ResolutionError]) -> None:
+    """Raises one ResolutionError that lists every problem once; nothing where there is none."""
+    flat = [one for each in problems for one in (each.problems if isinstance(each, Refusal) else (each,))]
+    told = list({str(each): each for each in flat}.values())
+    if len(told) == 1:
+        raise told[0]
+    if told:
+        raise Refusal(told)
 
 
 def _read_problems(pinned: Pinned, patience: Patience) -> list[ResolutionError]:

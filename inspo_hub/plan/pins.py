@@ -56,6 +56,11 @@ class Plan:
         return self.pins.get("reference")
 
     @property
+    def base_adapter(self) -> hub.Pinned | None:
+        """The adapter that training starts from; None where there is none, or a new one."""
+        return self.pins.get("adapter.base_adapter")
+
+    @property
     def train(self) -> tuple[hub.Pinned, ...]:
         return self._numbered("data.train.")
 
@@ -107,6 +112,9 @@ def references(recipe: Recipe) -> Iterator[Reference]:
         model.tokenizer or model.id,
         model.tokenizer_revision or (model.revision if own else None),
     )
+    adapter = recipe.adapter
+    if adapter is not None and adapter.base_adapter is not None:
+        yield Reference("adapter.base_adapter", "model", adapter.base_adapter, adapter.base_adapter_revision)
     if recipe.reference.id is not None:
         yield Reference("reference", "model", recipe.reference.id, recipe.reference.revision)
     for number, source in enumerate(recipe.data.train):
@@ -195,6 +203,7 @@ class _Resolver:
             known_sha=locked,
             patience=self.patience,
         )
+        hub.refuse(hub.preflight([pinned], patience=self.patience))
         if not use_lock:
             return pinned
         return hub.Pinned(pinned.kind, pinned.id, reference.revision, pinned.sha, pinned.path)

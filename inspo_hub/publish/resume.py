@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inspo_hub import hub
 from inspo_hub.publish.delivery import OUTPUT_PART
-from inspo_hub.training.checkpoints import MANIFEST, seal
+from inspo_hub.training.checkpoints import MANIFEST, latest_complete, seal, step_of
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,16 @@ def checkpoint_from_hub(
     """Downloads the newest whole checkpoint into `output/checkpoints/checkpoint-<step>`; None where there is none.
 
     It appears whole or not at all, sealed as the Trainer's own are. Files of the run that belong to it (metrics.jsonl)
-    are put into `output` as they were at that step. A checkpoint of that step that is here already is kept.
+    are put into `output` as they were at that step. Where a whole checkpoint of that step or a later one is here
+    already, nothing is touched.
     """
     found = hub.latest_checkpoint(repo_id, branch, patience=patience)
     if found is None:
         return None
     target = output / checkpoints / f"checkpoint-{found.step}"
-    if (target / MANIFEST).is_file():
-        return target
+    here = latest_complete(output / checkpoints)
+    if here is not None and step_of(here) >= found.step:
+        return here
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     arriving = target.with_name(f".{target.name}.arriving")
