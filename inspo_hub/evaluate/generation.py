@@ -160,10 +160,7 @@ def generate(
     encoder: PromptEncoder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Generation]:
-    """Answers in the order of the prompts, `samples_per_prompt` of each; `progress(done, total)` after every batch.
-
-    Without an `encoder`, prompts go through the tokenizer's chat template.
-    """
+    """Answers in the order of the prompts; `progress(done, total)` after each batch. Default encoder: chat template."""
     encoder = encoder or PromptEncoder(tokenizer)
     rows = [
         (prompt, sample, prompt_ids)

@@ -109,20 +109,31 @@ def evaluate_variants(
     if BASE in variants:
         raise RecipeError(f"a variant is called {BASE!r}", where="variants", expected=f"any name but {BASE!r}")
     judge = load_judge(section.judge.python, folder=folder)
-    prompts = _prompts(section, folder, rows)
-    sampling = _sampling(section, seed)
     tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
     chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
     answering = _Answering(
         load=partial(_load, dtype=dtype, device=device),
         tokenizer=tokenizer,
         encoder=PromptEncoder(tokenizer, chat, chat_template_kwargs or {}),
-        prompts=prompts,
-        sampling=sampling,
+        prompts=_prompts(section, folder, rows),
+        sampling=_sampling(section, seed),
         batch_size=batch_size,
         progress=progress,
     )
     answered = _answer_all(answering, base_model_path, variants)
+    return _compare(answering, answered, judge, training_summary, section.bootstrap, output_dir / "report")
+
+
+def _compare(
+    answering: _Answering,
+    answered: Mapping[str, _Answered],
+    judge: Judge,
+    training_summary: Mapping[str, Mapping[str, float | None]],
+    resamples: int,
+    folder: Path,
+) -> EvaluationResult:
+    """Judges what was answered, compares, and writes it down."""
+    prompts, sampling = answering.prompts, answering.sampling
     judged = {name: _judge(name, system, prompts, sampling, judge) for name, system in answered.items()}
     result = compare_table(
         list(judged.values()),
@@ -130,10 +141,10 @@ def evaluate_variants(
         judge=judge.name,
         settings=asdict(sampling),
         training=training_summary,
-        resamples=section.bootstrap,
-        seed=seed,
+        resamples=resamples,
+        seed=sampling.seed,
     )
-    _write(output_dir / "report", prompts, answered, judged, result)
+    _write(folder, prompts, answered, judged, result)
     return result
 
 
