@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from torch import nn
 from inspo_hub.errors import ResolutionError
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -37,16 +39,22 @@ def load_tokenizer(
     return tokenizer
 
 
-def load_model(path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_model(
+    path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False, **options: Any
+) -> PreTrainedModel:
     """The causal language model in a folder, from safetensors only, with every dropout off.
 
     Weights are float32 masters by default: at a learning rate of 5e-7 bfloat16 weights lose most updates.
+
+    Args:
+        options: more that `from_pretrained` takes, such as `quantization_config`.
     """
     from transformers import AutoModelForCausalLM
 
+    _refuse_adapter(path)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code
+            path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
         )
     except (OSError, ValueError) as error:
         raise ResolutionError(
@@ -57,6 +65,20 @@ def load_model(path: Path, *, dtype: torch.dtype = torch.float32, trust_remote_c
         ) from error
     disable_dropout(model)
     return model
+
+
+def _refuse_adapter(path: Path) -> None:
+    """transformers would quietly load an adapter's base with the adapter on it, and call that the model."""
+    config = path / "adapter_config.json"
+    if not config.is_file():
+        return
+    base = json.loads(config.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    raise ResolutionError(
+        "this is an adapter, not a model",
+        where=str(path),
+        expected="config.json and *.safetensors of a causal language model",
+        fix=f"set model.id to its base ({base}) and adapter.base_adapter to this, or `inspo-hub merge` it first",
+    )
 
 
 def disable_dropout(model: nn.Module) -> None:
@@ -77,7 +99,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
 
 
-def embedding_rows(model: PreTrainedModel) -> int:
+def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
     """Rows of the input embedding: token ids must be below it."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)

@@ -167,12 +167,7 @@ class ReferenceScores:
         Raises:
             TrainingError: they do not agree.
         """
-        probe = sorted({int(row) for row in np.linspace(0, len(self.pairs) - 1, min(rows, len(self.pairs)))})
-        worst = 0.0
-        for row, logps in score_rows(probe, self.scores):
-            for score, value in logps.items():
-                side = self.pairs[row].chosen if score.startswith("chosen") else self.pairs[row].rejected
-                worst = max(worst, abs(value - float(self.values[score][row])) / len(side))
+        worst = self._disagreement(score_rows, rows)
         if not worst <= AGREEMENT_PER_TOKEN[compute_dtype]:
             raise TrainingError(
                 f"cached reference log-probabilities differ from the model's by {worst:.3g} nats per token",
@@ -180,4 +175,31 @@ class ReferenceScores:
                 expected=f"at most {AGREEMENT_PER_TOKEN[compute_dtype]:g} with {compute_dtype} compute",
                 fix="the cache file does not belong to these weights; delete it and run again",
             )
+        return worst
+
+    def verify_start(self, score_rows: ScoreRows, *, compute_dtype: str, rows: int = 4) -> None:
+        """Scores a few rows with the policy before training, whose plain log-ratios to the reference must be 0.
+
+        Only where policy and reference are one model in two states, such as with an adapter switched on and off.
+
+        Raises:
+            TrainingError: they are not.
+        """
+        worst = self._disagreement(score_rows, rows)
+        if not worst <= AGREEMENT_PER_TOKEN[compute_dtype]:
+            raise TrainingError(
+                f"the policy differs from its reference by {worst:.3g} nats per token before the first step",
+                where="step 0",
+                expected="plain log-ratios of 0: a new adapter adds nothing",
+                fix="this is a defect, of inspo_hub or of the installed peft; report it with the recipe and the lock",
+            )
+
+    def _disagreement(self, score_rows: ScoreRows, rows: int) -> float:
+        """Largest |difference| of a few rows, scored now, in nats per response token."""
+        probe = sorted({int(row) for row in np.linspace(0, len(self.pairs) - 1, min(rows, len(self.pairs)))})
+        worst = 0.0
+        for row, logps in score_rows(probe, self.scores):
+            for score, value in logps.items():
+                side = self.pairs[row].chosen if score.startswith("chosen") else self.pairs[row].rejected
+                worst = max(worst, abs(value - float(self.values[score][row])) / len(side))
         return worst

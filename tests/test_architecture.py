@@ -57,8 +57,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "reference": {"packing", "pairs"},
     "run": {"cli"},
     "training": {
-        "adapters", "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing", "pairs",
-        "plan", "recipe", "reference",
+        "adapters", "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing",
+        "pairs", "plan", "recipe", "reference",
     },
     "views": set(),
     "workflow": {"describing", "finishing", "preparation", "publishing", "recipe", "training"},

@@ -55,8 +55,13 @@ class CardFacts:
     twins: Sequence[Twin] = ()
     example: str | Sequence[Mapping[str, str]] | None = None
     """A real prompt: messages for a chat model, a text for one without chat template."""
-    is_adapter: bool = False
+    base_adapter: Pinned | None = None
+    """The adapter that training started from; None for a new one."""
     package_version: str = __version__
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.recipe.adapter is not None
 
     @property
     def title(self) -> str:

@@ -63,6 +63,7 @@ def _method(facts: CardFacts) -> list[str]:
         f"- Objective {code(recipe.objective.name)}{_settings(recipe.objective)}: {_first_line(recipe.objective)}",
         f"- Conditioning {code(recipe.conditioning.name)}{_settings(recipe.conditioning)}: "
         f"{_first_line(recipe.conditioning)}",
+        *([f"- Adapter: {_adapter(facts)}"] if facts.is_adapter else []),
         *([f"- Reference: {reference}"] if reference else []),
         f"- Notation: {words(NOTATION)}.",
     ]
@@ -78,6 +79,24 @@ def _reference(facts: CardFacts) -> str:
         return f"{which}."
     contexts = {"plain": "given the prompt alone", "conditioned": "given the same alternative as the policy"}
     return f"{which}, which scores a response {contexts[facts.recipe.reference.context]}."
+
+
+def _adapter(facts: CardFacts) -> str:
+    """Its kind and size, or the one that training started from, and how the base was held."""
+    adapter = facts.recipe.adapter
+    assert adapter is not None, "asked for only where there is one"
+    if facts.base_adapter is not None:
+        start = facts.base_adapter
+        parts = [f"goes on from {code(shown_name(start)) if start.is_local else _pinned(start)}"]
+    else:
+        kind = " with ".join(
+            ["DoRA" if adapter.use_dora else "LoRA", *(["rsLoRA scaling"] if adapter.use_rslora else [])]
+        )
+        layers = ", ".join(code(name) for name in adapter.targets) if adapter.targets else "all linear layers"
+        parts = [f"{kind}, rank {adapter.rank}, alpha {number(adapter.scale_numerator, 'g')}, on {layers}"]
+    if adapter.quantize:
+        parts.append(f"trained on the base in {code(adapter.quantize)}")
+    return "; ".join(parts) + "."
 
 
 def _first_line(part: Any) -> str:

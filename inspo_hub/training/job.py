@@ -28,6 +28,8 @@ FREE_KEYS = (
     "model.tokenizer",
     "model.tokenizer_revision",
     "model.chat_template",
+    "adapter.base_adapter",
+    "adapter.base_adapter_revision",
     "data.train",
     "data.heldout",
     "reference.id",
@@ -51,7 +53,9 @@ class VariantJob:
     output: Path
     model_path: Path
     weights: str
-    """Content identity of the initial policy's weights."""
+    """Content identity of the initial policy's weights: the model's, and the base adapter's where there is one."""
+    adapter_path: Path | None
+    """The adapter that training starts from; None for a new one, or for the whole model."""
     reference_path: Path | None
     """The reference model where it is not the initial policy."""
     reference_weights: str

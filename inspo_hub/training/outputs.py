@@ -16,6 +16,8 @@ from inspo_hub.training.job import VariantJob, changed_keys
 from inspo_hub.training.records import JsonLines
 
 SUMMARY = "trained.json"
+CONFIGS = ("config.json", "adapter_config.json")
+"""Without one of them no folder passes for a model or an adapter: the last to arrive, the first to go."""
 
 OnSave = Callable[[VariantJob, Path, int], None]
 """Told of every sealed checkpoint and its step, on the first process; returns at once."""
@@ -52,7 +54,7 @@ def same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> Non
 
 def clear(job: VariantJob) -> None:
     """Removes an earlier training from the output folder: its summary first, so that nothing takes it for whole."""
-    for name in (SUMMARY, "config.json"):
+    for name in (SUMMARY, *CONFIGS):
         (job.output / name).unlink(missing_ok=True)
     for weights in job.output.glob("*.safetensors"):
         weights.unlink()
@@ -60,9 +62,10 @@ def clear(job: VariantJob) -> None:
 
 
 def move_into_place(staging: Path, output: Path) -> None:
-    """Moves the saved files to the output, config.json last: without it no folder passes for a model."""
+    """Moves the saved files to the output, the configuration last."""
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same and more
-    for file in sorted(staging.iterdir(), key=lambda path: path.name == "config.json"):
+    (staging / "README.md").unlink(missing_ok=True)  # peft's; the card says what this model is
+    for file in sorted(staging.iterdir(), key=lambda path: path.name in CONFIGS):
         os.replace(file, output / file.name)
     staging.rmdir()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from torch import nn
 
+from inspo_hub.adapters import adapter_off
 from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet
 from inspo_hub.reference import ReferenceCache, ReferenceIdentity, ReferenceScores
@@ -29,6 +32,7 @@ def reference_values(
     *,
     layout: Layout,
     make_scorer: MakeScorer,
+    form: str = "",
 ) -> tuple[dict[Score, np.ndarray], dict[Score, np.ndarray]]:
     """Reference log-probabilities of the training and the held-out pairs, float64 `(rows,)` per score.
 
@@ -36,9 +40,11 @@ def reference_values(
     with `reference.context: conditioned` and the plain ones otherwise. Both empty where the objective has no reference.
 
     Args:
-        model: the reference, on its device, prepared for packed batches.
+        model: the reference, on its device, prepared for packed batches; with the adapter that is trained, where it is
+            the initial policy: a new one is off while the reference scores.
         layout: packing layout the model is scored with.
         make_scorer: scorer of a model over a set of pairs.
+        form: how the reference's weights are held where that is not float32.
     """
     recipe = job.recipe
     if not recipe.objective.uses_reference:
@@ -48,10 +54,11 @@ def reference_values(
     needed = {*recipe.conditioning.reference_scores(context), *plain}
     train_scores = tuple(score for score in SCORES if score in needed)
     heldout_scores = SCORES if context == "conditioned" else plain
-    train = _fill(job, model, job.train, train_scores, layout=layout, make_scorer=make_scorer)
+    fill = partial(_fill, job, model, layout=layout, make_scorer=make_scorer, form=form)
+    train = fill(job.train, train_scores)
     if job.heldout is None:
         return train, {}
-    return train, _fill(job, model, job.heldout, heldout_scores, layout=layout, make_scorer=make_scorer)
+    return train, fill(job.heldout, heldout_scores)
 
 
 def _fill(
@@ -62,12 +69,13 @@ def _fill(
     *,
     layout: Layout,
     make_scorer: MakeScorer,
+    form: str,
 ) -> dict[Score, np.ndarray]:
     state, scorer = PartialState(), make_scorer(model, pairs)
     dtype = str(scorer.compute_dtype).removeprefix("torch.")
     identity = ReferenceIdentity(
         description=job.reference_name,
-        weights=job.reference_weights,
+        weights=f"{job.reference_weights} {form}".rstrip(),
         compute_dtype=dtype,
         layout=layout,
         device_kind=scorer.device.type,
@@ -78,10 +86,15 @@ def _fill(
     missing = _broadcast(reference.missing_rows())
     mine = missing[state.process_index :: state.num_processes]
     log.info("reference: %d rows, %d of them cached", len(pairs), len(pairs) - len(missing))
-    reference.fill(mine, scorer)
-    for rows, values in _all_gather((mine, {score: reference.values[score][mine] for score in scores})):
-        reference.merge(rows, values)
-    worst = reference.verify(scorer, compute_dtype=dtype)
+    is_new_adapter = job.recipe.adapter is not None and job.adapter_path is None
+    # Another model as the reference has no adapter: nothing to switch off.
+    with adapter_off(model) if is_new_adapter else nullcontext():
+        reference.fill(mine, scorer)
+        for rows, values in _all_gather((mine, {score: reference.values[score][mine] for score in scores})):
+            reference.merge(rows, values)
+        worst = reference.verify(scorer, compute_dtype=dtype)
+    if is_new_adapter and job.reference_path is None:
+        reference.verify_start(scorer, compute_dtype=dtype)
     log.info("reference: %s, re-scored rows agree to %.2g nats per token", job.reference_name, worst)
     return reference.values
 

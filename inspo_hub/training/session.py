@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from inspo_hub.training.outputs import (
 )
 from inspo_hub.training.packer import Packer, laid_out_scores
 from inspo_hub.training.parts import TrainerParts
+from inspo_hub.training.policy import Policy, load_policy
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
@@ -46,9 +47,6 @@ from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
 from inspo_hub.views import SCORES, Score
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +75,12 @@ def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
     if done is not None:
         log.info("%s: already trained, nothing to do", job.name)
         return done
-    model = load_model(job.model_path, trust_remote_code=job.recipe.model.trust_remote_code).to(state.device)
-    check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(model))
-    return _Session(job, model, _layout(job, model), on_save).train()
+    policy = load_policy(job, state.device)
+    check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(policy.model))
+    return _Session(job, policy, _layout(job, policy.model), on_save).train()
 
 
-def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
+def _layout(job: VariantJob, model: nn.Module) -> Layout:
     """The recipe's packing layout; `auto` is decided by the start-up check on a few short pairs of the data."""
     wanted = job.recipe.model.attention
     if wanted == "flat":
@@ -107,8 +105,9 @@ def _layout(job: VariantJob, model: PreTrainedModel) -> Layout:
 class _Session:
     """One training: what is computed once is kept as attributes, in the order in which it becomes known."""
 
-    def __init__(self, job: VariantJob, model: PreTrainedModel, layout: Layout, on_save: OnSave) -> None:
-        self.job, self.model, self.layout, self.on_save = job, model, layout, on_save
+    def __init__(self, job: VariantJob, policy: Policy, layout: Layout, on_save: OnSave) -> None:
+        self.job, self.policy, self.layout, self.on_save = job, policy, layout, on_save
+        self.model = policy.model
         self.state, self.recipe = PartialState(), job.recipe
         self.dtype = compute_dtype(self.recipe.model.compute_dtype, self.state.device)
         self.metrics_log = JsonLines(job.output / "metrics.jsonl")
@@ -119,7 +118,7 @@ class _Session:
             max_alternative_tokens=self.recipe.alternative.max_tokens,
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
         )
-        prepare_model(model, layout=layout)
+        prepare_model(self.model, layout=layout)
 
     def train(self) -> dict[str, Any]:
         train_reference, heldout_reference = reference_values(
@@ -127,6 +126,7 @@ class _Session:
             self._reference_model(),
             layout=self.layout,
             make_scorer=partial(self.packer.scorer, device=self.state.device, compute_dtype=self.dtype),
+            form="" if self.job.reference_path else self.policy.form,
         )
         train = self.recipe.train
         steps: Sequence[np.ndarray] = step_indices(

@@ -144,10 +144,16 @@ MakeFacts = Callable[..., CardFacts]
 
 @pytest.fixture
 def make_facts() -> MakeFacts:
-    """`CardFacts` of the run above; keywords replace fields, `recipe_text` and `variant` choose another recipe."""
+    """`CardFacts` of the run above; keywords replace fields, the first four choose another recipe."""
 
-    def make(recipe_text: str = RECIPE, variant: str = "inspo", folder: Path | None = None, **fields: Any) -> CardFacts:
-        recipe = parse_recipe(recipe_text, folder=folder)
+    def make(
+        recipe_text: str = RECIPE,
+        variant: str = "inspo",
+        folder: Path | None = None,
+        adapter: str | None = None,
+        **fields: Any,
+    ) -> CardFacts:
+        recipe = parse_recipe(recipe_text + (f"adapter: {adapter}\n" if adapter else ""), folder=folder)
         known: dict[str, Any] = {
             "variant": variant,
             "recipe": recipe.variant_recipes()[variant] if recipe.variants else recipe,

@@ -346,5 +346,5 @@ def test_the_code_of_an_adapters_card_runs(make_facts: Make, tmp_path: Path, mon
         (adapter / file).write_bytes((base / file).read_bytes())
     saved = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     assert saved["base_model_name_or_path"] == str(base)
-    card = model_card(make_facts(repo_id=None, is_adapter=True))
+    card = model_card(make_facts(repo_id=None, adapter="{}"))
     assert _run_usage(card, adapter, monkeypatch).endswith("\n")

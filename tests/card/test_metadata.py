@@ -71,7 +71,7 @@ variations: dict[str, dict[str, Any]] = {
         "lock": {},
     },
     "plain dpo": {"variant": "dpo"},
-    "an adapter": {"is_adapter": True},
+    "an adapter": {"adapter": "{}"},
     "unpublished": {"repo_id": None},
     "license unknown": {"base_metadata": licensed(None)},
     "no base metadata": {"base_metadata": None},
@@ -148,7 +148,7 @@ def test_a_mixture_lists_each_data_set_once(make_facts: MakeFacts) -> None:
 
 
 def test_an_adapter_says_so(make_facts: MakeFacts) -> None:
-    data = metadata(make_facts(is_adapter=True))
+    data = metadata(make_facts(adapter="{}"))
     assert (data["library_name"], data["base_model_relation"]) == ("peft", "adapter")
 
 

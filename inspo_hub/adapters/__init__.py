@@ -1,0 +1,17 @@
+"""LoRA adapters on a frozen base: new ones, existing ones, what cannot be right, and merging them into the base."""
+
+from __future__ import annotations
+
+from inspo_hub.adapters.attach import adapter_off, existing_adapter, is_adapter_folder, name_base, new_adapter
+from inspo_hub.adapters.merge import merge_adapter
+from inspo_hub.adapters.quantise import nf4
+
+__all__ = [
+    "adapter_off",
+    "existing_adapter",
+    "is_adapter_folder",
+    "merge_adapter",
+    "name_base",
+    "new_adapter",
+    "nf4",
+]
