@@ -192,7 +192,7 @@ def _card_facts(variant: Variant, repos: Mapping[str, str]) -> CardFacts:
         repo_id=repos.get(variant.name),
         twins=_twins(variant, repos),
         example=_example(report),
-        is_adapter=(variant.folder / "adapter_config.json").is_file(),
+        base_adapter=variant.plan.base_adapter,
     )
 
 

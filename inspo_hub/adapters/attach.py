@@ -80,7 +80,7 @@ def new_adapter(model: PreTrainedModel, section: AdapterLike, *, seed: int) -> P
             expected="linear layers or embeddings",
             fix="set adapter.target_modules: auto",
         ) from error
-    wrapped.active_peft_config.target_modules = _short_names(model, wrapped.base_model.targeted_module_names)
+    wrapped.active_peft_config.target_modules = _short_names(model, cast(Any, wrapped.base_model).targeted_module_names)
     return _ready(wrapped, where="adapter.target_modules")
 
 
