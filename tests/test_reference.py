@@ -23,6 +23,7 @@ PAIRS = [
     PreferencePair(prompt=[1], chosen=[2, 3, 4, 5], rejected=[6, 6], row_id="r2"),
 ]
 PLAIN: tuple[Score, ...] = ("chosen", "rejected")
+PLAIN_CONTEXTS = Contexts()
 
 
 class FakeModel:
@@ -42,7 +43,7 @@ class FakeModel:
             )
 
 
-def scores_of(folder: Path, *, contexts: Contexts = Contexts(), scores: Sequence[Score] = PLAIN) -> ReferenceScores:
+def scores_of(folder: Path, *, contexts: Contexts = PLAIN_CONTEXTS, scores: Sequence[Score] = PLAIN) -> ReferenceScores:
     return ReferenceScores(PAIRS, scores, contexts=contexts, cache=ReferenceCache(IDENTITY, folder))
 
 
