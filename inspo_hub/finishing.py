@@ -11,6 +11,7 @@ from inspo_hub.describing import EVALUATED, evaluation_key, evaluation_of
 from inspo_hub.training.checkpoints import write_json_atomically
 
 if TYPE_CHECKING:
+    from inspo_hub.evaluate import System
     from inspo_hub.recipe import Recipe
     from inspo_hub.training.job import VariantJob
 
@@ -44,7 +45,7 @@ def evaluate(
     result = evaluate_variants(
         recipe.evaluate,
         first.model_path,
-        {job.name: job.output for job in jobs},
+        {job.name: _system(job) for job in jobs},
         first.output,
         output,
         {name: training_numbers(summary) for name, summary in summaries.items()},
@@ -57,6 +58,16 @@ def evaluate(
     write_json_atomically(output / "report" / EVALUATED, evaluation_key(recipe, summaries))
     log.info("\n%s", to_text(result))
     return result.to_dict()
+
+
+def _system(job: VariantJob) -> System:
+    """What a trained variant answers with."""
+    from inspo_hub.evaluate import System
+
+    adapter = job.recipe.adapter
+    if adapter is None:
+        return System(model=job.output)
+    return System(model=job.model_path, adapter=job.output, quantized=adapter.quantize is not None)
 
 
 def _prompts(job: VariantJob) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "dealing": {"cost"},
     "describing": {"card", "hub", "plan", "recipe"},
     "errors": set(),
-    "evaluate": {"models", "pairs", "recipe"},
+    "evaluate": {"adapters", "models", "pairs", "recipe"},
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
     "hub": set(),
     "logprobs": {"attention", "conditioning", "packing", "pairs"},

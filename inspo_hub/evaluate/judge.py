@@ -31,6 +31,11 @@ class Judge:
     function: Callable[[str, str], float]
     well_formed: Callable[[str, str], bool] | None = None
 
+    @property
+    def shown_name(self) -> str:
+        """The name for others to read: without the folders of this machine."""
+        return Path(self.name).name
+
     def score(self, prompt: str, response: str) -> float:
         """The function's score as a float. Whatever it raises, and what is no finite number, is a JudgeError."""
         try:

@@ -22,8 +22,10 @@ from inspo_hub.evaluate.judge import Judge, load_judge
 from inspo_hub.evaluate.likelihood import response_logps
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows, read_prompts
 from inspo_hub.evaluate.result import BASE, EvaluationResult, SystemAnswers, compare_table
-from inspo_hub.models import compute_dtype, load_model, load_tokenizer
+from inspo_hub.evaluate.systems import System, Systems
+from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs.types import TextFormat
+from inspo_hub.recipe import is_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,7 +86,7 @@ class _Answered:
 def evaluate_variants(
     section: EvaluateLike,
     base_model_path: Path,
-    variants: Mapping[str, Path],
+    variants: Mapping[str, Path | System],
     tokenizer_path: Path,
     output_dir: Path,
     training_summary: Mapping[str, Mapping[str, float | None]],
@@ -104,7 +106,8 @@ def evaluate_variants(
 
     Prompts come from `rows` where they are given (a data set that somebody else loaded), else from the jsonl file
     `section.prompts.id`; that and the judge's file are relative to `folder`. Without `dtype`, models compute in
-    bfloat16 on a GPU that has it and in float32 elsewhere.
+    bfloat16 on a GPU that has it and in float32 elsewhere. A variant is the folder of a whole model, or a `System`
+    with an adapter; where all adapters were trained on a base in nf4, that is the base they are compared with.
     """
     if BASE in variants:
         raise RecipeError(f"a variant is called {BASE!r}", where="variants", expected=f"any name but {BASE!r}")
@@ -112,7 +115,7 @@ def evaluate_variants(
     tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
     chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
     answering = _Answering(
-        load=partial(_load, dtype=dtype, device=device),
+        systems=Systems(dtype=dtype, device=device),
         tokenizer=tokenizer,
         encoder=PromptEncoder(tokenizer, chat, chat_template_kwargs or {}),
         prompts=_prompts(section, folder, rows),
@@ -120,7 +123,9 @@ def evaluate_variants(
         batch_size=batch_size,
         progress=progress,
     )
-    answered = _answer_all(answering, base_model_path, variants)
+    found = {name: each if isinstance(each, System) else System(model=each) for name, each in variants.items()}
+    quantized = bool(found) and all(system.quantized for system in found.values())
+    answered = _answer_all(answering, System(model=base_model_path, quantized=quantized), found)
     return _compare(answering, answered, judge, training_summary, section.bootstrap, output_dir / "report")
 
 
@@ -138,7 +143,7 @@ def _compare(
     result = compare_table(
         list(judged.values()),
         [prompt.row_id for prompt in prompts for _ in range(sampling.samples_per_prompt)],
-        judge=judge.name,
+        judge=judge.shown_name,
         settings=asdict(sampling),
         training=training_summary,
         resamples=resamples,
@@ -158,24 +163,20 @@ def _sampling(section: EvaluateLike, seed: int) -> Sampling:
     )
 
 
-def _load(path: Path, *, dtype: torch.dtype | None, device: torch.device | str | None) -> PreTrainedModel:
-    place = torch.device(device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = load_model(path, dtype=dtype if dtype is not None else compute_dtype("auto", place))
-    return model.to(place).eval()  # type: ignore[arg-type]
-
-
 def _prompts(section: EvaluateLike, folder: Path, rows: Sequence[Mapping[str, Any]] | None) -> list[Prompt]:
     if rows is None:
         return read_prompts(folder / section.prompts.id, column=section.prompts.column, limit=section.limit)
     kept = rows if section.limit is None else rows[: section.limit]
-    return prompts_from_rows(kept, column=section.prompts.column, name=section.prompts.id)
+    # A local file's folder is nobody's business: row ids are published.
+    source = section.prompts.id
+    return prompts_from_rows(kept, column=section.prompts.column, name=Path(source).name if is_path(source) else source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answering:
     """Everything that is the same for all systems."""
 
-    load: Callable[[Path], PreTrainedModel]
+    systems: Systems
     tokenizer: PreTrainedTokenizerBase
     encoder: PromptEncoder
     prompts: Sequence[Prompt]
@@ -195,23 +196,23 @@ class _Answering:
         )
 
 
-def _answer_all(answering: _Answering, base_model_path: Path, variants: Mapping[str, Path]) -> dict[str, _Answered]:
+def _answer_all(answering: _Answering, base: System, variants: Mapping[str, System]) -> dict[str, _Answered]:
     """Answers of the base (first in the result) and of every variant, whose own samples get both log-probabilities."""
     answered: dict[str, _Answered] = {}
     sampling = answering.sampling
-    for name, path in [*variants.items(), (BASE, base_model_path)]:
+    for name, system in [*variants.items(), (BASE, base)]:
         started = time.perf_counter()
-        model = answering.load(path)
-        answers = answering.answers(model, name, sampling)
-        own = answers
-        if name != BASE and not sampling.is_plain:
-            own = answering.answers(model, name, replace(sampling, temperature=1.0, top_p=1.0))
-        answered[name] = _Answered(answers, own)
-        if name != BASE:
-            answered[name].logps = _logps(model, own)
-        else:
-            for variant in variants:
-                answered[variant].base_logps = _logps(model, answered[variant].own_samples)
+        with answering.systems.open(system) as model:
+            answers = answering.answers(model, name, sampling)
+            own = answers
+            if name != BASE and not sampling.is_plain:
+                own = answering.answers(model, name, replace(sampling, temperature=1.0, top_p=1.0))
+            answered[name] = _Answered(answers, own)
+            if name != BASE:
+                answered[name].logps = _logps(model, own)
+            else:
+                for variant in variants:
+                    answered[variant].base_logps = _logps(model, answered[variant].own_samples)
         del model  # before the next one is loaded
         log.info("%s: %d answers in %.1f s", name, len(answers), time.perf_counter() - started)
     return {BASE: answered.pop(BASE), **answered}
