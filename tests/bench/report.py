@@ -1,0 +1,121 @@
+"""Results as a Markdown page, ratios first, and as JSON."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tests.bench.machine import peak_flops
+from tests.bench.measure import CaseResult
+from tests.bench.presets import TARGETS
+from tests.bench.sides import ABOUT, SideName
+
+OURS = ("none", "one_sided", "symmetric", "averaged")
+
+
+def markdown(results: Sequence[CaseResult], machine: dict[str, Any], command: str) -> str:
+    """One section per case: ratios, targets, then seconds and memory."""
+    parts = [_header(machine, command)]
+    for result in results:
+        parts += [f"## {result.case}", _about_pairs(result), _ratios(result), _reference_pass(result)]
+        parts += [_targets(result), _times(result)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(machine: dict[str, Any], command: str) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    device = machine["gpu"] or machine["cpu"]
+    return (
+        f"`{command}`\n\n{device}; {machine['threads']} thread(s) of {machine['cores']} cores, "
+        f"{machine['memory_gb']} GB; {machine['system']}, Python {machine['python']}, {versions}; "
+        f"load average {machine['load_average'][0]}; commit {machine['commit'] or 'unknown'}."
+    )
+
+
+def _about_pairs(result: CaseResult) -> str:
+    prompt, chosen, rejected = (statistics.mean(column) for column in zip(*result.lengths, strict=True))
+    rounds = max(len(side.wall) for side in result.sides.values())
+    clock = "processor seconds" if result.clock == "cpu" else "seconds"
+    return (
+        f"Mean lengths {prompt:.0f} + {chosen:.0f} + {rejected:.0f}; {clock}, median of {rounds} interleaved rounds; "
+        "in brackets the smallest and the largest of the rounds' own ratios."
+    )
+
+
+def _is_ours(side: str) -> bool:
+    return SideName.parse(side).name in OURS
+
+
+def _ratios(result: CaseResult) -> str:
+    """Our sides as columns, what they are held against as rows; checkpointed against checkpointed only."""
+    measured = [side for side in result.sides if result.measured(side)]
+    ours = [side for side in measured if _is_ours(side)]
+    others = [side for side in measured if not _is_ours(side) and not side.endswith("reference_pass")]
+    others += [side for side in ours if side.partition(":")[0] == "symmetric" and ":flat" not in side]
+    rows = [[f"÷ {_label(result, other)}", *(_ratio_cell(result, side, other) for side in ours)] for other in others]
+    return _table(["", *ours], [row for row in rows if any(row[1:])]) if ours else ""
+
+
+def _reference_pass(result: CaseResult) -> str:
+    if not (result.measured("reference_pass") and result.measured("trl_reference_pass")):
+        return ""
+    cell = _ratio_cell(result, "reference_pass", "trl_reference_pass")
+    share = ""
+    if result.measured("symmetric"):
+        share = f"; it costs {result.ratio('reference_pass', 'symmetric'):.2f} of a symmetric step, once per pair"
+    return f"Our reference pass ÷ TRL's: {cell}{share}."
+
+
+def _ratio_cell(result: CaseResult, side: str, other: str) -> str:
+    if side == other or SideName.parse(side).checkpointing != SideName.parse(other).checkpointing:
+        return ""
+    ratios = result.ratios(side, other)
+    if not ratios:
+        return ""
+    return f"**{result.ratio(side, other):.2f}** ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def _label(result: CaseResult, side: str) -> str:
+    note = result.sides[side].note
+    return f"{side} ({note})" if note else side
+
+
+def _targets(result: CaseResult) -> str:
+    rows = []
+    for target in TARGETS:
+        there = result.measured(target.side) and result.measured(target.baseline)
+        if target.applies(result.case) and there:
+            ratio = result.ratio(target.side, target.baseline)
+            verdict = "met" if ratio <= target.limit else f"missed by {ratio / target.limit - 1:.0%}"
+            rows.append([f"{target.side} ÷ {target.baseline}", f"≤ {target.limit:.2f}", f"{ratio:.3f}", verdict])
+    return _table(["target", "limit", "measured", ""], rows) if rows else ""
+
+
+def _times(result: CaseResult) -> str:
+    peak = peak_flops() if result.case.device == "cuda" else None
+    rows = []
+    for name, side in result.sides.items():
+        if side.unavailable:
+            rows.append([name, f"not run: {side.unavailable}", "", "", ""])
+            continue
+        seconds = result.seconds(name)
+        if not seconds:
+            continue
+        median = statistics.median(seconds)
+        memory = "" if side.peak_bytes is None else f"{side.peak_bytes / 1e6:,.0f} MB"
+        speed = "" if side.model_flops is None else f"{side.model_flops / median / 1e9:,.0f} GFLOP/s"
+        if peak and side.model_flops is not None:
+            speed = f"{side.model_flops / median / peak:.1%} MFU"
+        rows.append([_label(result, name), f"{median:.2f}", f"{min(seconds):.2f}–{max(seconds):.2f}", memory, speed])
+    return _table(["side", "seconds", "spread", "peak memory above the policy's weights", "model FLOPs"], rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---" for _ in head], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def sides_list() -> str:
+    """The sides and what they are, for `--list` and the docs."""
+    return _table(["side", "what it is"], [[f"`{name}`", about] for name, about in ABOUT.items()])
