@@ -14,7 +14,6 @@ from inspo_hub.describing import SUMMARY
 from inspo_hub.errors import RecipeError
 from inspo_hub.plan import LOCK_FILE, Plan
 from inspo_hub.publish import Publisher, PublishResult, PublishSettings, repositories, spool_of
-from inspo_hub.publish.resume import checkpoint_from_hub
 
 if TYPE_CHECKING:
     from inspo_hub.errors import ResolutionError
@@ -44,6 +43,8 @@ def variant_repositories(recipe: Recipe) -> dict[str, str]:
 
 def fetch_checkpoints(recipe: Recipe, folders: Mapping[str, Path]) -> None:
     """Puts the newest whole published checkpoint of every variant where the Trainer looks for its own."""
+    from inspo_hub.publish.resume import checkpoint_from_hub
+
     repos = variant_repositories(recipe)
     if not repos:
         raise RecipeError(

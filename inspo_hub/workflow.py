@@ -104,17 +104,21 @@ def _publish(
     return max((result.exit_code for _, result in results), default=0)
 
 
-def outcome(recipe: Recipe, output: Path) -> dict[str, Any]:
+def outcome(
+    recipe_path: str | Path, overrides: Sequence[str] = (), *, output: str | Path | None = None
+) -> dict[str, Any]:
     """Where the results of a run are, on this machine and on the Hub, for programs."""
     from inspo_hub.preparation import variant_folders
     from inspo_hub.publishing import PUBLISHED
 
+    recipe = load_recipe(recipe_path, overrides)
+    run_folder = output_folder(recipe, output)
     variants = {}
-    for name, folder in variant_folders(recipe, output).items():
+    for name, folder in variant_folders(recipe, run_folder).items():
         file = folder / PUBLISHED
         published = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
         variants[name] = {"output": str(folder), "published": published}
-    return {"output": str(output), "variants": variants}
+    return {"output": str(run_folder), "variants": variants}
 
 
 def _quiet_libraries() -> None:

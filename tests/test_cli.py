@@ -251,7 +251,11 @@ def test_run_in_json_keeps_stdout_for_the_object(
     fake_run(monkeypatch, 5)
     exit_code, out, err = outcome(capsys, "run", recipe, "--json")
     assert (exit_code, err) == (5, "a table\n")
-    assert only_json(out) == {"ok": False, "exit_code": 5, "recipe": str(recipe)}
+    told = only_json(out)
+    folder = told.pop("output")
+    for name, variant in told.pop("variants").items():
+        assert variant == {"output": str(Path(folder) / name), "published": None}
+    assert told == {"ok": False, "exit_code": 5, "recipe": str(recipe)}
     monkeypatch.setenv("RANK", "1")
     assert outcome(capsys, "run", recipe, "--json")[1] == "", "one object, from the first process"
 

@@ -7,6 +7,7 @@ from inspo_hub.card.embedded import published_lock, published_yaml, recipe_and_l
 from inspo_hub.card.facts import CardFacts, Twin
 from inspo_hub.card.metadata import front_matter
 from inspo_hub.card.render import model_card, write_model_card
+from inspo_hub.card.sections import papers_of
 from inspo_hub.card.twins import frontier_chart, twin_card, write_twin_card
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "frontier_chart",
     "line_chart",
     "model_card",
+    "papers_of",
     "published_lock",
     "published_yaml",
     "recipe_and_lock_from_card",

@@ -237,16 +237,21 @@ def citations(facts: CardFacts) -> str:
     return citations_of([facts])
 
 
-def citations_of(variants: Sequence[CardFacts]) -> str:
-    """The papers of all variants, each once."""
+def papers_of(variants: Sequence[CardFacts]) -> dict[str, str]:
+    """arXiv number -> what it stands for: InSPO where its conditioning was trained, and the objectives' papers."""
     cited = {INSPO.arxiv: "InSPO"} if any(facts.conditioned for facts in variants) else {}
     for facts in variants:
         objective = facts.recipe.objective
         arxiv = arxiv_number(objective.paper)
         if arxiv:
             cited.setdefault(arxiv, code(objective.name))
+    return cited
+
+
+def citations_of(variants: Sequence[CardFacts]) -> str:
+    """The papers of all variants, each once, as a section."""
     parts = ["## Citations"]
-    for arxiv, name in cited.items():
+    for arxiv, name in papers_of(variants).items():
         paper = PAPERS.get(arxiv)
         parts.append(f"{name}: {arxiv_link(arxiv)}" + (f"\n\n{fenced(paper.bibtex(), 'bibtex')}" if paper else ""))
     return "\n\n".join(parts)

@@ -16,10 +16,10 @@ import typer
 from inspo_hub import __version__
 from inspo_hub.errors import INTERRUPTED_EXIT_CODE, InspoError
 
-RECIPES, TRAINING = "Recipes", "Training"
+RECIPES, TRAINING, HUB = "Recipes", "Training", "Hub"
 """Groups of `inspo-hub --help`."""
 
-COMMAND_MODULES = ("recipes", "preview", "training")
+COMMAND_MODULES = ("recipes", "preview", "training", "hub")
 """Importing them registers their commands, in the order of `--help`."""
 
 app = typer.Typer(

@@ -34,6 +34,7 @@ def run(
     as_json: JsonOption = False,
 ) -> int:
     """Train what a recipe says. The same as `python -m inspo_hub.run` and `accelerate launch -m inspo_hub.run`."""
+    from inspo_hub.workflow import outcome
     from inspo_hub.workflow import run as run_recipe
 
     if not as_json:
@@ -41,5 +42,6 @@ def run(
     with redirect_stdout(sys.stderr):
         exit_code = run_recipe(recipe, overrides, output=output, frozen=frozen, resume=resume.value)
     if is_main_process():
-        show({"ok": exit_code == 0, "exit_code": exit_code, "recipe": str(recipe)}, "", as_json=True)
+        facts = {"ok": exit_code == 0, "exit_code": exit_code, "recipe": str(recipe)}
+        show({**facts, **outcome(recipe, overrides, output=output)}, "", as_json=True)
     return exit_code

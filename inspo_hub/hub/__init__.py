@@ -9,7 +9,15 @@ from inspo_hub.hub.checkpoints import HubCheckpoint, download_checkpoint, latest
 from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, repo_url
 from inspo_hub.hub.collections import CollectionItem, gather
 from inspo_hub.hub.faults import Fault, classify, client_errors
-from inspo_hub.hub.fetch import download_size, fetch, fetch_files, fetch_run, wanted_files, weights_identity
+from inspo_hub.hub.fetch import (
+    download_size,
+    fetch,
+    fetch_files,
+    fetch_run,
+    wanted_files,
+    weight_files,
+    weights_identity,
+)
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
@@ -67,6 +75,7 @@ __all__ = [
     "resolve",
     "select",
     "wanted_files",
+    "weight_files",
     "weights_identity",
     "write_bytes",
     "write_json",

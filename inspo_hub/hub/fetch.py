@@ -150,6 +150,17 @@ def download_size(pinned: Pinned, part: Part = "all") -> int:
     return 0 if pinned.path is not None else sum(file.size for file in wanted_files(pinned, part))
 
 
+def weight_files(pinned: Pinned) -> list[RepoFile]:
+    """The safetensors files of a model or adapter with their hashes, of the Hub or of a local folder."""
+    if pinned.path is None:
+        return [file for file in list_files(pinned) if is_weight_file(file.path)]
+    found = []
+    for name in filter(is_weight_file, local_files(pinned.path)):
+        known = file_hash(pinned.path / name)
+        found.append(RepoFile(name, known.size, known.blob_id, known.sha256))
+    return found
+
+
 def weights_identity(pinned: Pinned) -> str:
     """The identity of a model's weights and configuration: one SHA-256 over their hashes.
 

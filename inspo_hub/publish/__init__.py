@@ -5,7 +5,7 @@ Importing it imports neither torch nor the Hub's client.
 
 from __future__ import annotations
 
-from inspo_hub.publish.finish import SPOOL_FOLDER, publish_output, spool_of
+from inspo_hub.publish.finish import SPOOL_FOLDER, destination_of, publish_output, spool_of
 from inspo_hub.publish.publisher import Publisher
 from inspo_hub.publish.result import Missing, Published, PublishResult
 from inspo_hub.publish.settings import PublishSettings, Strategy, repositories, repository_of
@@ -18,6 +18,7 @@ __all__ = [
     "Published",
     "Publisher",
     "Strategy",
+    "destination_of",
     "publish_output",
     "repositories",
     "repository_of",

@@ -39,7 +39,7 @@ def publish_output(
         ResolutionError: everything that stands in the way (token, access, name), listed at once.
         PublishError: the folder holds no model and nothing is waiting.
     """
-    record = Spool(spool_of(output)).load() if output.is_dir() else None
+    record = _record_of(output)
     repo_id, settings = _destination(output, record, repo_id, settings)
     hub.refuse(hub.preflight(writes=[hub.WriteTarget(repo_id, settings.private, settings.create_pr)], create=True))
     publisher = Publisher(settings, repo_id, spool_of(output))
@@ -54,6 +54,18 @@ def publish_output(
             fix="check the folder; with variants, each has one of its own",
         )
     return publisher.finish(timeout)
+
+
+def destination_of(output: Path) -> tuple[str, PublishSettings] | None:
+    """Where the run of an output folder published to, and how; None where it did not."""
+    record = _record_of(output)
+    return None if record is None else _destination(output, record, None, None)
+
+
+def _record_of(output: Path) -> Record | None:
+    """Read without the publisher's lock: a run may be at work on it."""
+    spool = spool_of(output)
+    return Spool(spool).load(tidy=False) if spool.is_dir() else None
 
 
 def _destination(

@@ -84,8 +84,12 @@ class Spool:
     def _record_path(self) -> Path:
         return self.folder / RECORD
 
-    def load(self) -> Record | None:
-        """The record of an earlier process; None where there is none."""
+    def load(self, *, tidy: bool = True) -> Record | None:
+        """The record of an earlier process; None where there is none.
+
+        Args:
+            tidy: remove what no record names; only for the process that holds the publisher's lock.
+        """
         if not self._record_path.is_file():
             return None
         try:
@@ -105,7 +109,8 @@ class Spool:
                 fix="remove the folder; what the output holds is then published anew by `inspo-hub publish`",
             ) from error
         record.snapshots = [each for each in record.snapshots if (self.folder / each.name).is_dir()]
-        self._sweep(record)
+        if tidy:
+            self._sweep(record)
         return record
 
     def save(self, record: Record) -> None:
