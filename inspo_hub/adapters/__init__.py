@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspo_hub.adapters.attach import adapter_off, existing_adapter, is_adapter_folder, name_base, new_adapter
+from inspo_hub.adapters.checks import read_config
 from inspo_hub.adapters.merge import merge_adapter
 from inspo_hub.adapters.quantise import nf4
 
@@ -14,4 +15,5 @@ __all__ = [
     "name_base",
     "new_adapter",
     "nf4",
+    "read_config",
 ]

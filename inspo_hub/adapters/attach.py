@@ -147,11 +147,7 @@ def _integer_if_whole(value: float) -> int | float:
 def _quiet() -> Iterator[None]:
     """Warnings about what the checks of this room refuse or allow on purpose."""
     with warnings.catch_warnings():
-        for message in (
-            "Model has `tie_word_embeddings=True`",
-            "fan_in_fan_out is set to",
-            "Found missing adapter keys",
-        ):
+        for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         yield
 
