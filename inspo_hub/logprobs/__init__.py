@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 from inspo_hub.logprobs.check import PackingCheck, check_packing
-from inspo_hub.logprobs.model import prepare_model, prepared_state, restore_model, tree_logps
+from inspo_hub.logprobs.model import (
+    TreeLosses,
+    prepare_model,
+    prepared_state,
+    restore_model,
+    tree_logps,
+    tree_losses,
+)
 
-__all__ = ["PackingCheck", "check_packing", "prepare_model", "prepared_state", "restore_model", "tree_logps"]
+__all__ = [
+    "PackingCheck",
+    "TreeLosses",
+    "check_packing",
+    "prepare_model",
+    "prepared_state",
+    "restore_model",
+    "tree_logps",
+    "tree_losses",
+]

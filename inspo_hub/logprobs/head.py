@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs.chunks import CHUNK_BYTES, HeadTransform, token_logps
+from inspo_hub.logprobs.fused import ScoredPairs, loss_and_logps
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,10 @@ class Head:
         score = partial(token_logps, targets=targets, transform=self.transform)
         # Through the module's call, so that the hooks of sharding engines gather its weight.
         return self.model.get_output_embeddings()(hidden, score)
+
+    def fused(self, hidden: Float[Tensor, "tokens hidden"], what: ScoredPairs) -> tuple[Tensor, Tensor, Tensor]:
+        """Summed loss, losses and log-probabilities, with the head's gradients computed here and now."""
+        return self.model.get_output_embeddings()(hidden, partial(loss_and_logps, what=what))
 
     def release(self) -> None:
         """Give the head module its own forward back."""

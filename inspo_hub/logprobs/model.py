@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from inspo_hub.attention import LAYOUT_ARGUMENT, AttentionSwitch
+from inspo_hub.logprobs.fused import PairLosses, ScoredPairs
 from inspo_hub.logprobs.head import Head, find_head
 from inspo_hub.packing import Layout, PackedBatch
 from inspo_hub.views import Score, TreeLogps
@@ -98,12 +99,58 @@ def tree_logps(
         scores = tuple(score for score in batch.scores if score not in no_grad_scores)
     missing = {*scores, *no_grad_scores} - set(batch.scores)
     assert not missing, f"the batch does not lay out {sorted(missing)}"
+    _prepare_innermost(model, batch)
+    return TreeLogps(**model(packed_batch=batch, scores=tuple(scores), no_grad_scores=tuple(no_grad_scores)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeLosses:
+    """Pairs' losses, and what they were made of."""
+
+    total: Float[Tensor, ""]
+    """Sum of the losses, differentiable; its backward can run once."""
+    losses: Float[Tensor, " pairs"]
+    """Without gradient, as `logps`."""
+    logps: TreeLogps
+
+
+def tree_losses(
+    model: nn.Module,
+    batch: PackedBatch,
+    pair_losses: PairLosses,
+    *,
+    scores: Sequence[Score],
+    no_grad_scores: Sequence[Score] = (),
+) -> TreeLosses:
+    """Losses of pairs, each of its pair's log-probabilities alone, with the head's gradients computed in the forward.
+
+    Equivalent to `logps = tree_logps(model, batch, scores=…); pair_losses(logps, slice(None)).sum()`, for three
+    quarters of the head's work. An objective that couples pairs cannot be computed so.
+
+    Args:
+        pair_losses: called with the log-probabilities of a run of pairs and the slice of the batch that they are.
+        scores, no_grad_scores: as in `tree_logps`; `pair_losses` gets `scores`.
+    """
+    _prepare_innermost(model, batch)
+    outputs = dict(
+        model(
+            packed_batch=batch,
+            scores=tuple(scores),
+            no_grad_scores=tuple(no_grad_scores),
+            pair_losses=pair_losses,
+        )
+    )
+    total, losses = outputs.pop("total"), outputs.pop("losses")
+    return TreeLosses(total=total, losses=losses, logps=TreeLogps(**outputs))
+
+
+def _prepare_innermost(model: nn.Module, batch: PackedBatch) -> None:
+    """Prepare what DDP, FSDP or DeepSpeed wrap, or the model itself, where that was not done."""
     innermost = model
     while isinstance(wrapped := getattr(innermost, "module", None), nn.Module):
         innermost = wrapped
     if prepared_state(innermost) is None:
         prepare_model(innermost, layout="flat" if batch.layout is None else "tree")
-    return TreeLogps(**model(packed_batch=batch, scores=tuple(scores), no_grad_scores=tuple(no_grad_scores)))
 
 
 def _forward(
@@ -112,6 +159,7 @@ def _forward(
     packed_batch: PackedBatch | None = None,
     scores: Sequence[Score] = (),
     no_grad_scores: Sequence[Score] = (),
+    pair_losses: PairLosses | None = None,
     **kwargs: Any,
 ) -> Any:
     """The prepared model's forward: log-probabilities of a packed batch, or whatever it did before."""
@@ -122,7 +170,10 @@ def _forward(
             before = prepared.forward_before or types.MethodType(type(self).forward, self)
             return before(*args, **kwargs)
     hidden = _hidden_states(prepared, packed_batch)
-    logps = _score(prepared.head, hidden, packed_batch, tuple(scores))
+    if pair_losses is None:
+        logps = _score(prepared.head, hidden, packed_batch, tuple(scores))
+    else:
+        logps = _losses(prepared.head, hidden, packed_batch, tuple(scores), pair_losses)
     if no_grad_scores:
         with torch.no_grad():
             logps |= _score(prepared.head, hidden.detach(), packed_batch, tuple(no_grad_scores))
@@ -152,6 +203,20 @@ def _score(head: Head, hidden: Tensor, batch: PackedBatch, scores: tuple[Score, 
     by_pair = _sum_by_pair(logps, torch.cat([tokens.lengths for tokens in scored]))
     # Copies, not views: a sharding engine's hook on a view would be lost by an operation in place.
     return {score: values.clone() for score, values in zip(scores, by_pair.split(batch.pairs), strict=True)}
+
+
+def _losses(
+    head: Head, hidden: Tensor, batch: PackedBatch, scores: tuple[Score, ...], pair_losses: PairLosses
+) -> dict[str, Tensor]:
+    """The summed loss, the losses and each score."""
+    if head.transform is None:
+        by_score = _score(head, hidden, batch, scores)
+        losses = pair_losses(TreeLogps(**by_score), slice(0, batch.pairs))
+        detached = {score: values.detach() for score, values in by_score.items()}
+        return {"total": losses.sum(), "losses": losses.detach(), **detached}
+    what = ScoredPairs(batch=batch, scores=scores, pair_losses=pair_losses, transform=head.transform)
+    total, losses, logps = head.fused(hidden, what)
+    return {"total": total, "losses": losses, **{score: logps[row].clone() for row, score in enumerate(scores)}}
 
 
 def _sum_by_pair(logps: Float[Tensor, " tokens"], lengths: Int[Tensor, " pairs"]) -> Float[Tensor, " pairs"]:

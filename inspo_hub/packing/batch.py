@@ -21,10 +21,12 @@ class ScoredTokens:
     """Index into the flattened rows of the position whose hidden state predicts the token."""
     targets: Int[Tensor, " tokens"]
     lengths: Int[Tensor, " pairs"]
+    counts: tuple[int, ...]
+    """`lengths` as the host knows them."""
 
     def to(self, device: torch.device | str) -> ScoredTokens:
-        moved = (x.to(device, non_blocking=True) for x in (self.positions, self.targets, self.lengths))
-        return ScoredTokens(**dict(zip(("positions", "targets", "lengths"), moved, strict=True)))
+        names = ("positions", "targets", "lengths")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,4 +121,9 @@ def _scored_tokens(pairs: Sequence[PairLayout], score: Score, starts: Sequence[S
         positions.append(predicts)
         targets += scored.targets
         lengths.append(len(scored.targets))
-    return ScoredTokens(positions=torch.cat(positions), targets=torch.tensor(targets), lengths=torch.tensor(lengths))
+    return ScoredTokens(
+        positions=torch.cat(positions),
+        targets=torch.tensor(targets),
+        lengths=torch.tensor(lengths),
+        counts=tuple(lengths),
+    )
