@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _HARMLESS = {
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "fan_in_fan_out", "use_rslora", "use_dora",
     "modules_to_save", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "lora_bias",
-    "init_lora_weights", "runtime_config", "loftq_config", "task_type", "peft_type", "auto_mapping", "peft_version",
+    "init_lora_weights", "loftq_config", "task_type", "peft_type", "auto_mapping", "peft_version",
     "base_model_name_or_path", "revision", "inference_mode",
 }  # fmt: skip
 """Settings of a LoRA configuration under which a merge, a saved file and a packed forward all mean the same model."""
