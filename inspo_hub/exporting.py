@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from inspo_hub import hub
-from inspo_hub.adapters import existing_adapter, is_adapter_folder, merge_adapter, nf4, read_config
+from inspo_hub.adapters import existing_adapter, is_adapter_folder, load_nf4, merge_adapter, read_config, unpack_nf4
 from inspo_hub.describing import variants_in
 from inspo_hub.errors import InspoError, RecipeError, ResolutionError
 from inspo_hub.models import load_model
@@ -90,9 +90,10 @@ def _load(parts: _Parts) -> Any:
     """The base in float32; where the adapter was trained on it in nf4, with the values that nf4 left of its weights."""
     if not parts.quantized:
         return load_model(parts.base, trust_remote_code=parts.trust_remote_code)
-    options: dict[str, Any] = {"quantization_config": nf4(torch.float32), "device_map": {"": "cpu"}}
-    model: Any = load_model(parts.base, trust_remote_code=parts.trust_remote_code, **options)
-    return model.dequantize(dtype=torch.float32)
+    device = torch.device("cpu")
+    return unpack_nf4(
+        load_nf4(parts.base, dtype=torch.float32, device=device, trust_remote_code=parts.trust_remote_code)
+    )
 
 
 # --- what is merged

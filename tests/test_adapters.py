@@ -14,7 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from inspo_hub.adapters import adapter_off, existing_adapter, merge_adapter, name_base, new_adapter, nf4, quantise
+from inspo_hub.adapters import (
+    adapter_off,
+    existing_adapter,
+    load_nf4,
+    merge_adapter,
+    name_base,
+    new_adapter,
+    quantise,
+    unpack_nf4,
+)
 from inspo_hub.errors import InspoError, RecipeError, ResolutionError
 from inspo_hub.logprobs import check_packing, tree_logps
 from inspo_hub.models import load_model
@@ -283,7 +292,7 @@ def test_peft_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bitsandbytes_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantise, "find_spec", lambda _name: None)
-    problem = refused(RecipeError, "bitsandbytes, which is not installed", lambda: nf4(torch.float32))
+    problem = refused(RecipeError, "bitsandbytes, which is not installed", lambda: quantised(Path()))
     assert problem.where == "adapter.quantize"
 
 
@@ -292,3 +301,49 @@ def test_every_setting_of_peft_is_judged() -> None:
     from inspo_hub.adapters.checks import _HARMLESS
 
     assert set(peft.LoraConfig().to_dict()) >= _HARMLESS
+
+
+# --- QLoRA ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def base_folder(tmp_path: Path) -> Path:
+    """A model of widths that nf4's blocks of 64 fit."""
+    pytest.importorskip("bitsandbytes")
+    options = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    Architecture(name="Llama", family="Llama", options=options).build(torch.float32).save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def quantised(folder: Path) -> Any:
+    return load_nf4(folder, dtype=torch.float32, device=torch.device("cpu"))
+
+
+def test_nf4_is_another_base_and_packed_as_plain(base_folder: Path) -> None:
+    whole, model = load_model(base_folder), new_adapter(quantised(base_folder), AdapterSection(r=2), seed=0)
+    difference = (plain_logits(model) - plain_logits(whole)).abs().max()
+    assert difference > 0.01, "nothing was quantised"
+    check = check_packing(model, pairs_of_different_lengths())
+    assert (check.layout, check.max_abs_difference < 1e-2) == ("tree", True)
+    with torch.no_grad(), adapter_off(model):
+        off = tree_logps(model, batch_of())
+    for score in SCORES:
+        torch.testing.assert_close(tree_logps(model, batch_of()).get(score), off.get(score), rtol=1e-3, atol=1e-2)
+    tree_logps(model, batch_of()).chosen.sum().backward()
+    with_gradient = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {name for name, _ in model.named_parameters() if "lora_" in name}
+
+
+def test_merged_into_unpacked_nf4_values_it_is_what_was_trained(base_folder: Path) -> None:
+    model = new_adapter(quantised(base_folder), AdapterSection(r=2), seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    before = plain_logits(model)
+    model.save_pretrained(base_folder.parent / "adapter")
+    unpacked = unpack_nf4(quantised(base_folder))
+    again = existing_adapter(unpacked, base_folder.parent / "adapter", trainable=False)
+    merged = plain_logits(merge_adapter(again))
+    torch.testing.assert_close(merged, before, rtol=1e-3, atol=1e-2)
+    whole = existing_adapter(load_model(base_folder), base_folder.parent / "adapter", trainable=False)
+    assert (plain_logits(merge_adapter(whole)) - before).abs().max() > (merged - before).abs().max() * 10

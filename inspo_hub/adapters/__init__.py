@@ -5,15 +5,16 @@ from __future__ import annotations
 from inspo_hub.adapters.attach import adapter_off, existing_adapter, is_adapter_folder, name_base, new_adapter
 from inspo_hub.adapters.checks import read_config
 from inspo_hub.adapters.merge import merge_adapter
-from inspo_hub.adapters.quantise import nf4
+from inspo_hub.adapters.quantise import load_nf4, unpack_nf4
 
 __all__ = [
     "adapter_off",
     "existing_adapter",
     "is_adapter_folder",
+    "load_nf4",
     "merge_adapter",
     "name_base",
     "new_adapter",
-    "nf4",
     "read_config",
+    "unpack_nf4",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inspo_hub.adapters import existing_adapter, nf4
+from inspo_hub.adapters import existing_adapter, load_nf4
 from inspo_hub.models import compute_dtype, load_model
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ class Systems:
         wanted = (system.model, system.quantized)
         if self._model is None or self._loaded != wanted:
             self._model = None  # before the next one is loaded
-            options: dict[str, Any] = {}
+            model: Any
             if system.quantized:
-                options = {"quantization_config": nf4(self.dtype), "device_map": {"": self.device}}
-            model: Any = load_model(system.model, dtype=self.dtype, **options)
+                model = load_nf4(system.model, dtype=self.dtype, device=self.device)
+            else:
+                model = load_model(system.model, dtype=self.dtype)
             self._model = model.to(self.device).eval()
             self._loaded = wanted
         assert self._model is not None

@@ -6,11 +6,11 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from inspo_hub.adapters import existing_adapter, name_base, new_adapter, nf4
+from inspo_hub.adapters import existing_adapter, load_nf4, name_base, new_adapter
 from inspo_hub.models import compute_dtype, load_model
 from inspo_hub.training.job import VariantJob
 
@@ -27,7 +27,7 @@ class Policy:
 
     model: PreTrainedModel | PeftModel
     form: str = ""
-    """`bfloat16` or `nf4 bfloat16` where frozen weights are not float32; empty where all are."""
+    """`bfloat16`, `nf4` or `nf4 bfloat16` where frozen weights are not float32; empty where all are."""
 
 
 def load_policy(job: VariantJob, device: torch.device) -> Policy:
@@ -41,12 +41,12 @@ def load_policy(job: VariantJob, device: torch.device) -> Policy:
     if recipe.adapter is None:
         return Policy(model=load_model(job.model_path, trust_remote_code=trust).to(device))  # type: ignore[arg-type]
     dtype = compute_dtype(recipe.model.compute_dtype, device)
-    form, options = [], _quantised(job, dtype, device)
-    if options:
-        form.append("nf4")
-    if options or dtype != torch.float32:
-        form.append(str(dtype).removeprefix("torch."))
-    base = load_model(job.model_path, dtype=dtype, trust_remote_code=trust, **options)
+    form = [] if dtype == torch.float32 else [str(dtype).removeprefix("torch.")]
+    if recipe.adapter.quantize is not None:
+        form = ["nf4", *form]
+        base = load_nf4(job.model_path, dtype=dtype, device=device, trust_remote_code=trust)
+    else:
+        base = load_model(job.model_path, dtype=dtype, trust_remote_code=trust)
     if job.adapter_path is not None:
         policy = existing_adapter(base, job.adapter_path, trainable=True)
     else:
@@ -55,15 +55,6 @@ def load_policy(job: VariantJob, device: torch.device) -> Policy:
     trained, total = policy.get_nb_trainable_parameters()
     log.info("%s: the adapter trains %d of %d parameters", job.name, trained, total)
     return Policy(model=policy.to(device), form=" ".join(form))
-
-
-def _quantised(job: VariantJob, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    assert job.recipe.adapter is not None
-    if job.recipe.adapter.quantize is None:
-        return {}
-    if device.type == "cpu":
-        log.warning("nf4 on a CPU unpacks every matrix in software: good for trying out, slow for all else")
-    return {"quantization_config": nf4(dtype), "device_map": {"": device}}
 
 
 def _base_for_others(job: VariantJob) -> tuple[str, str | None]:
