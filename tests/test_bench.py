@@ -29,7 +29,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*experimental.*"),
 ]
 TINY = Case(shape="tiny", max_length=48, pairs=4, batch=2, tokens_per_microbatch=256, separator=2)
-OURS = ("none", "one_sided", "symmetric", "averaged", "symmetric:flat", "symmetric:checkpointing")
+OURS = (
+    "none",
+    "one_sided",
+    "symmetric",
+    "averaged",
+    "symmetric:flat",
+    "symmetric:checkpointing",
+    "symmetric:recomputed",
+)
 PLAIN = ("naive", "naive_plain_reference", "unpadded", "floor", "floor:checkpointing", "reference_pass")
 PEERS = ("trl", "trl@1", "trl:checkpointing", "trl_precomputed", "trl_best", "trl_reference_pass")
 
@@ -71,6 +79,7 @@ CONDITIONED = ("chosen_given_rejected", "rejected_given_chosen")
         ("none", PLAIN_SCORES, PLAIN_SCORES),
         ("symmetric", CONDITIONED, PLAIN_SCORES),
         ("symmetric:flat", CONDITIONED, PLAIN_SCORES),
+        ("symmetric:recomputed", CONDITIONED, PLAIN_SCORES),
         ("one_sided", ("chosen_given_rejected", "rejected"), ("chosen_given_rejected", "rejected")),
         ("naive", CONDITIONED, CONDITIONED),
         ("naive@4", CONDITIONED, CONDITIONED),

@@ -66,7 +66,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "head": Preset(
             about="a head as large as the body, and larger",
             cases=(replace(_SMALL, shape="6m-12k"), replace(_SMALL, shape="6m-32k")),
-            sides=(*OURS, "trl", "trl_precomputed", "floor"),
+            sides=(*OURS, "symmetric:recomputed", "trl", "trl_precomputed", "floor"),
         ),
         "vocabularies": Preset(
             about="vocabularies of 32k, 128k and 151k tokens",

@@ -52,7 +52,7 @@ def _ratios(result: CaseResult) -> str:
     measured = [side for side in result.sides if result.measured(side)]
     ours = [side for side in measured if _is_ours(side)]
     others = [side for side in measured if not _is_ours(side) and not side.endswith("reference_pass")]
-    others += [side for side in ours if side.partition(":")[0] == "symmetric" and ":flat" not in side]
+    others += [side for side in ours if side in ("symmetric", "symmetric:checkpointing")]
     rows = [[f"÷ {_label(result, other)}", *(_ratio_cell(result, side, other) for side in ours)] for other in others]
     return _table(["", *ours], [row for row in rows if any(row[1:])]) if ours else ""
 

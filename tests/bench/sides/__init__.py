@@ -1,4 +1,4 @@
-"""What is compared. A side is named `name[@batch][:checkpointing][:flat]`, for example `trl@16:checkpointing`."""
+"""What is compared. A side is named `name[@batch][:option]…`, for example `trl@16:checkpointing`; see `SideName`."""
 
 from __future__ import annotations
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from inspo_hub.conditioning import CONDITIONINGS
-from inspo_hub.logprobs import prepare_model, tree_logps
+from inspo_hub.conditioning import CONDITIONINGS, ReferenceContext
+from inspo_hub.logprobs import prepare_model, tree_logps, tree_losses
 from inspo_hub.objectives import OBJECTIVES
+from inspo_hub.packing import PackedBatch
 from inspo_hub.views import Score, TreeLogps
 from tests.bench.sides.side import SideName
 from tests.bench.workload import Workload
@@ -23,33 +26,46 @@ class OurStep:
     note = ""
 
     def __init__(self, workload: Workload, name: SideName) -> None:
-        self.workload, self.layout = workload, name.layout
+        self.workload, self.name = workload, name
         self.computes = _COMPUTES.get(name.name, name.name)
         self.model = prepare_model(workload.fresh_policy(checkpointing=name.checkpointing), layout=name.layout)
         self.objective = OBJECTIVES["dpo"]()
         self.conditioning = CONDITIONINGS[name.name]()
-        self.context = "conditioned" if self.conditioning.refuses_plain_reference else "plain"
-        self.reference = workload.reference_scores(self.conditioning.reference_scores(self.context))
+        self.context: ReferenceContext = "conditioned" if self.conditioning.refuses_plain_reference else "plain"
+        self.reference_names = self.conditioning.reference_scores(self.context)
+        self.reference = workload.reference_scores(self.reference_names)
         self.micro_batches = workload.micro_batches(self.conditioning.scores, name.layout)
 
     def step(self) -> Tensor:
         total = torch.zeros((), device=self.workload.device)
+        scores = self.conditioning.scores
         for members in self.micro_batches:
-            batch = self.workload.pack(members, self.conditioning.scores, self.layout)
-            views = self.conditioning.views(
-                tree_logps(self.model, batch),
-                TreeLogps(
-                    **{name: scores[members] for name, scores in vars(self.reference).items() if scores is not None}
-                ),
-                chosen_lengths=batch.chosen_lengths,
-                rejected_lengths=batch.rejected_lengths,
-                reference_context=self.context,
-            )
-            loss = torch.stack([weight * self.objective.pair_losses(view) for weight, view in views]).sum()
+            batch = self.workload.pack(members, scores, self.name.layout)
+            pair_losses = self._pair_losses(batch, members)
+            if self.name.recomputed:
+                loss = pair_losses(tree_logps(self.model, batch), slice(None)).sum()
+            else:
+                loss = tree_losses(self.model, batch, pair_losses, scores=scores).total
             loss = loss / len(self.workload.pairs)
             loss.backward()
             total += loss.detach()
         return total
+
+    def _pair_losses(self, batch: PackedBatch, members: list[int]) -> Callable[[TreeLogps, slice], Tensor]:
+        """The loss of each of some of the batch's pairs, of their log-probabilities."""
+        reference = {name: self.reference.get(name)[members] for name in self.reference_names}
+
+        def losses(policy: TreeLogps, pairs: slice) -> Tensor:
+            views = self.conditioning.views(
+                policy,
+                TreeLogps(**{name: values[pairs] for name, values in reference.items()}),
+                chosen_lengths=batch.chosen_lengths[pairs],
+                rejected_lengths=batch.rejected_lengths[pairs],
+                reference_context=self.context,
+            )
+            return torch.stack([weight * self.objective.pair_losses(view) for weight, view in views]).sum(0)
+
+        return losses
 
 
 class OurReferencePass:

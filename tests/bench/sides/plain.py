@@ -128,7 +128,7 @@ def _require_memory(workload: Workload, tokens: int) -> None:
 # --- the floor --------------------------------------------------------------------------------------------------------
 
 FLOOR_ATTENTION = "bench_floor"
-_CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**28}
+_CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from inspo_hub.packing import Layout
 
+_OPTIONS = ("checkpointing", "flat", "recomputed")
+
 
 class SideUnavailable(Exception):
     """A side that cannot run here; the report says why."""
@@ -29,25 +31,28 @@ class Side(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SideName:
-    """A side as the command line writes it: `name[@batch][:checkpointing][:flat]`."""
+    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed]`."""
 
     name: str
     batch: int | None = None
     checkpointing: bool = False
     layout: Layout = "tree"
+    recomputed: bool = False
+    """Ours only: the head's logits are computed again in the backward, as for objectives that couple pairs."""
 
     @classmethod
     def parse(cls, text: str) -> SideName:
         head, *options = text.split(":")
         name, _, batch = head.partition("@")
-        unknown = set(options) - {"checkpointing", "flat"}
+        unknown = set(options) - set(_OPTIONS)
         if unknown:
-            raise ValueError(f"side {text!r}: unknown option {sorted(unknown)}; known are checkpointing and flat")
+            raise ValueError(f"side {text!r}: unknown option {sorted(unknown)}; known are {', '.join(_OPTIONS)}")
         return cls(
             name=name,
             batch=int(batch) if batch else None,
             checkpointing="checkpointing" in options,
             layout="flat" if "flat" in options else "tree",
+            recomputed="recomputed" in options,
         )
 
 
