@@ -55,3 +55,31 @@ class TrainerParts:
         )
         terms = [weight * self.objective.pair_losses(view) for weight, view in views]
         return torch.stack(terms).sum(dim=0)
+
+    def pair_losses(
+        self, reference: TreeLogps | None, batch: HasLengths, progress: float
+    ) -> Callable[[TreeLogps, slice], Tensor]:
+        """`losses` of a run of the batch's pairs, for the head that computes its gradients in the forward."""
+
+        def losses_of(policy: TreeLogps, pairs: slice) -> Tensor:
+            return self.losses(policy, _run_of(reference, pairs), _Lengths.of(batch, pairs), progress)
+
+        return losses_of
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Response lengths of a run of pairs."""
+
+    chosen_lengths: Tensor
+    rejected_lengths: Tensor
+
+    @classmethod
+    def of(cls, batch: HasLengths, pairs: slice) -> _Lengths:
+        return cls(batch.chosen_lengths[pairs], batch.rejected_lengths[pairs])
+
+
+def _run_of(logps: TreeLogps | None, pairs: slice) -> TreeLogps | None:
+    if logps is None:
+        return None
+    return TreeLogps(**{name: value[pairs] for name, value in vars(logps).items() if value is not None})

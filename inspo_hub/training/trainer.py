@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from inspo_hub.errors import TrainingError
-from inspo_hub.logprobs import tree_logps
+from inspo_hub.logprobs import tree_logps, tree_losses
 from inspo_hub.metrics import PairMetrics
 from inspo_hub.packing import PackedBatch
 from inspo_hub.training.checkpoints import rotate, seal, write_json_atomically
@@ -96,15 +96,17 @@ class PreferenceTrainer(Trainer):
         """(what backward runs on, the loss to report), both summed over the micro-batch's pairs."""
         batch = micro_batch.batch.to(self.args.device)
         observed = self._observed_scores(batch) if self._is_logging_step() and not micro_batch.filler else ()
-        policy = tree_logps(model, batch, scores=(*self.parts.scores, *observed), no_grad_scores=observed)
+        scores, reference = self.parts.scores, to_device(micro_batch.reference, self.args.device)
         if micro_batch.filler:
-            nothing = torch.stack([policy.get(score).sum() for score in self.parts.scores]).sum() * 0.0
+            policy = tree_logps(model, batch, scores=scores)
+            nothing = torch.stack([policy.get(score).sum() for score in scores]).sum() * 0.0
             return nothing, nothing
-        reference = to_device(micro_batch.reference, self.args.device)
         if coupled is None:
-            losses = self.parts.losses(policy, reference, batch, share.progress)
-            target = losses.sum()
+            pair_losses = self.parts.pair_losses(reference, batch, share.progress)
+            scored = tree_losses(model, batch, pair_losses, scores=scores, no_grad_scores=observed)
+            policy, losses, target = scored.logps, scored.losses, scored.total
         else:
+            policy = tree_logps(model, batch, scores=scores, no_grad_scores=observed)
             losses, target = _coupled_losses(coupled, policy, micro_batch.rows)
         self._watched.append((micro_batch.rows, losses.detach()))
         self.train_metrics.update(
