@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,25 @@ class Project:
         )
         assert done.returncode == expect, f"exit code {done.returncode}, not {expect}\n{done.stdout}\n{done.stderr}"
         return done
+
+    def stop(self, output: str, after_step: int, how: signal.Signals, *arguments: str) -> int:
+        """Starts a run, sends the signal once the step was logged, returns the exit code."""
+        process = subprocess.Popen(
+            self.command(*arguments, output=output),
+            env=self.environment(),
+            cwd=self.folder,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        log = self.folder / output / "metrics.jsonl"
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and process.poll() is None:
+            if log.is_file() and f'"step": {after_step}, "split": "train"' in log.read_text():
+                break
+            time.sleep(0.005)
+        process.send_signal(how)
+        process.communicate(timeout=200)
+        return process.returncode
 
     def records(self, output: str = "out") -> list[dict[str, Any]]:
         text = (self.folder / output / "metrics.jsonl").read_text(encoding="utf-8")

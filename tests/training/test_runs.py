@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +79,6 @@ def test_another_recipe_into_the_same_folder_is_refused_by_key(whole: Project) -
     assert "--resume none" in done.stderr
 
 
-def _stop(project: Project, output: str, after_step: int, how: signal.Signals) -> int:
-    """Starts a run, sends the signal once the step was logged, returns the exit code."""
-    process = subprocess.Popen(
-        project.command(output=output), env=project.environment(), cwd=project.folder, stderr=subprocess.PIPE, text=True
-    )
-    log = project.folder / output / "metrics.jsonl"
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if log.is_file() and f'"step": {after_step}, "split": "train"' in log.read_text():
-            break
-        time.sleep(0.005)
-    process.send_signal(how)
-    process.communicate(timeout=200)
-    return process.returncode
-
-
 @pytest.mark.parametrize(
     ("how", "code"),
     [
@@ -107,7 +89,7 @@ def _stop(project: Project, output: str, after_step: int, how: signal.Signals) -
 )
 def test_a_stopped_run_goes_on_to_the_same_bits_and_log(whole: Project, how: signal.Signals, code: int) -> None:
     output = f"stopped-{how.name}"
-    exit_code = _stop(whole, output, 2, how)
+    exit_code = whole.stop(output, 2, how)
     if exit_code == 0:
         pytest.fail("the run ended before the signal came; make it longer")
     assert exit_code == code
