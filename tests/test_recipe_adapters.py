@@ -1,4 +1,4 @@
-"""The `adapter:` section: what it takes, what its nulls mean, which of its keys do not go together, where it may stand."""
+"""The `adapter:` section: what it takes, what its nulls mean, what does not go together, and where it may stand."""
 
 from __future__ import annotations
 
