@@ -1,0 +1,136 @@
+"""Before anything is trained: every missing right is told at once, with what to do about it, and exit code 3."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import pytest
+
+from tests.hub_server import HubServer
+from tests.hub_server.process import run_with_hub
+
+from .conftest import Machine, World
+
+SEVERAL_RUNS = """
+    import json, os, sys
+    from inspo_hub.cli import main
+
+    recipe = sys.argv[1]
+    for line in sys.stdin:
+        token, settings = json.loads(line)
+        os.environ.pop("HF_TOKEN", None)
+        if token is not None:
+            os.environ["HF_TOKEN"] = token
+        code = main(["run", recipe, "--output", "out", "--json", *settings])
+        print(json.dumps({"returned": code}), flush=True)
+"""
+
+
+def refusals(machine: Machine, attempts: list[tuple[str | None, list[str]]]) -> list[dict[str, object]]:
+    """What `run --json` says with each token and settings, in one process: importing takes longest."""
+    import subprocess
+    import sys
+
+    from tests.hub_server.process import environment
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SEVERAL_RUNS), str(machine.recipe)],
+        input="".join(json.dumps(attempt) + "\n" for attempt in attempts),
+        env=environment(machine.server, machine.home),
+        cwd=machine.home,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    machine.said.append(done.stdout + done.stderr)
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {each["returned"] for each in told[1::2]} == {3}, done.stdout
+    return told[::2]
+
+
+def test_tokens_of_every_wrong_kind(hub: HubServer, machine: Machine, world: World) -> None:
+    repo = hub.unique("wrong", "alice")
+    machine.write_recipe(world.recipe, publish={"repo": repo})
+    wrong, read, bobs = "hf_" + "x" * 34, hub.add_token("alice", "read"), hub.add_token("bob")
+    absent, invalid, reading, other = refusals(machine, [(token, []) for token in (None, wrong, read, bobs)])
+    assert (absent["what"], absent["where"]) == ("there is no token", f"publish to {repo}")
+    assert "hf auth login" in str(absent["fix"])
+    assert "there is no valid token" in str(invalid["what"])
+    assert world.base in str(invalid["what"]), "what cannot be read for the same reason is in the same message"
+    assert reading["what"] == "the token of alice may only read"
+    assert other["what"] == "bob does not belong to alice"
+    assert ("model", repo) not in hub.repos, "nothing was created"
+    assert not (machine.output() / "trained.json").exists()
+    assert not list(machine.home.rglob("*.safetensors")), "no weights were downloaded"
+    for secret in (wrong, read, bobs):
+        assert secret not in machine.said[-1]
+
+
+def test_everything_wrong_is_told_at_once(hub: HubServer, machine: Machine, world: World) -> None:
+    gated, rows = hub.unique("gated", "bob"), hub.unique("gated-rows", "bob")
+    hub.create_repo(gated, dict(world.base_files), gated="auto")
+    hub.create_repo(rows, dict(world.row_files), type="dataset", gated="manual")
+    theirs = hub.unique("theirs", "bob")
+    hub.create_repo(theirs)
+    machine.write_recipe(world.recipe, publish={"repo": theirs})
+    settings = ["--set", f"model.id={gated}", "--set", f"data.train.0.id={rows}"]
+    (told,) = refusals(machine, [(machine.token, settings)])
+    what = str(told["what"])
+    assert what.startswith("3 things stand in the way of this run")
+    assert f"{hub.endpoint}/{gated}, accept the conditions" in what
+    assert f"{hub.endpoint}/datasets/{rows}, accept the conditions" in what
+    assert "alice may not write to the repository" in what
+    assert "set publish.create_pr: true" in what
+    for kind, name in (("model", gated), ("dataset", rows)):
+        hub.grant(name, "alice", type=kind)
+    hub.log.clear()
+    (told,) = refusals(machine, [(machine.token, settings)])
+    assert "alice may not write" in str(told["what"]), "the gates are open now"
+
+
+def test_a_card_that_the_hub_would_refuse_is_told_before_training(
+    hub: HubServer, machine: Machine, world: World
+) -> None:
+    base = hub.unique("odd", "bob")
+    card = "---\nlicense: apache-2.0\n---\n"
+    hub.create_repo(base, {**world.base_files, "README.md": card})
+    # A card that was written before the Hub checked licenses.
+    hub.commit(base, {"README.md": "---\nlicense: all-mine-1.0\n---\n"})
+    repo = hub.unique("card", "alice")
+    machine.write_recipe(world.recipe, publish={"repo": repo})
+    (told,) = refusals(machine, [(machine.token, ["--set", f"model.id={base}"])])
+    assert "the Hub refuses the card" in str(told["what"])
+    assert "all-mine-1.0" in str(told["what"])
+
+
+@pytest.mark.slow
+def test_a_public_repository_where_the_recipe_says_so(hub: HubServer, machine: Machine, world: World) -> None:
+    """And by Xet, the client's own way."""
+    repo = hub.unique("public", "alice")
+    there = Machine(hub, machine.home, machine.token, xet=True)
+    there.write_recipe(world.recipe, publish={"repo": repo, "strategy": "every_save", "private": False})
+    told = there.run("--set", "train.max_steps=2")
+    assert told["variants"]["tiny"]["published"]["complete"]
+    assert not hub.repo(repo).private
+    assert hub.files(repo)["model.safetensors"] == there.weights()
+    assert hub.log.count("POST", "/v1/shards", origin="cas"), "the weights went by Xet"
+    anyone = run_with_hub(
+        hub, f"from huggingface_hub import HfApi; print(HfApi().model_info('{repo}').id)", home=machine.home
+    )
+    assert anyone.stdout.strip() == repo
+
+
+@pytest.mark.slow
+def test_a_pull_request_where_one_has_no_write_access(hub: HubServer, machine: Machine, world: World) -> None:
+    theirs = hub.unique("theirs", "bob")
+    hub.create_repo(theirs, {"README.md": "# Bob's own\n"})
+    machine.write_recipe(world.recipe, publish={"repo": theirs, "strategy": "end", "create_pr": True})
+    published = machine.run("--set", "train.max_steps=2")["variants"]["tiny"]["published"]
+    assert published["complete"]
+    assert published["pull_request"] == 1
+    assert hub.files(theirs) == {"README.md": b"# Bob's own\n"}
+    assert hub.files(theirs, "refs/pr/1")["model.safetensors"] == machine.weights()
+    assert hub.repo(theirs).discussions[1].status == "open"
