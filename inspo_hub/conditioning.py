@@ -53,6 +53,15 @@ class Conditioning(BaseModel):
         extra: tuple[Score, ...] = ("chosen",) if with_plain_chosen else ()
         return tuple(score for score in SCORES if score in (*self.scores, *extra))
 
+    def laid_out_scores(self, *, with_plain_chosen: bool) -> tuple[Score, ...]:
+        """What a training batch lays out: `needed_scores`, and the plain scores that come free on their paths."""
+        needed = set(self.needed_scores(with_plain_chosen=with_plain_chosen))
+        if "chosen_given_rejected" in needed:
+            needed.add("rejected")
+        if "rejected_given_chosen" in needed:
+            needed.add("chosen")
+        return tuple(score for score in SCORES if score in needed)
+
     def reference_scores(self, reference_context: ReferenceContext) -> tuple[Score, ...]:
         """The scores that the reference must have, in the order of `SCORES`."""
         wanted = {_in_reference(score, reference_context) for score in self.scores}

@@ -33,8 +33,12 @@ EVERYBODY = {"__init__", "errors", "views"}
 MAY_IMPORT: Mapping[str, set[str]] = {
     "adapters": {"models"},
     "attention": set(),
+    "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
-    "cli": {"exporting", "handover", "hub", "models", "pairs", "recipe", "reproducing", "workflow"},
+    "cli": {
+        "calibration", "exporting", "handover", "hub", "models", "pairs", "plan", "recipe", "reproducing",
+        "survey", "workflow",
+    },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
     "cost": set(),
@@ -52,7 +56,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "objectives": set(),
     "packing": {"attention", "conditioning", "pairs"},
     "pairs": set(),
-    "plan": {"cost", "hub", "recipe"},
+    "plan": {"conditioning", "cost", "dealing", "hub", "recipe"},
     "preparation": {"describing", "hub", "models", "pairs", "plan", "publishing", "recipe", "training"},
     "publish": {"card", "hub", "recipe", "training"},
     "publishing": {"describing", "hub", "plan", "publish", "recipe", "training"},
@@ -60,6 +64,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "reference": {"packing", "pairs"},
     "reproducing": {"card", "hub", "plan", "preparation", "recipe", "workflow"},
     "run": {"cli"},
+    "survey": {"conditioning", "cost", "hub", "pairs", "plan", "recipe"},
     "training": {
         "adapters", "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing",
         "pairs", "plan", "recipe", "reference",
@@ -70,7 +75,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
 OWNED = {"huggingface_hub": {"hub"}, "datasets": {"pairs"}, "yaml": {"recipe"}, "gradio": set(), "typer": {"cli"}}
 """Libraries that only these rooms import, so that a change of theirs is a change of one room."""
 LIGHT = sorted(
-    {"__init__", "cli", "conditioning", "cost", "errors", "evaluate", "objectives", "pairs", "views"} | SETTINGS
+    {"__init__", "cli", "conditioning", "cost", "errors", "evaluate", "objectives", "pairs", "survey", "views"}
+    | SETTINGS
 )
 """Rooms that start in well under a second and install without torch."""
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "safetensors", "tokenizers", "numpy", "gradio"}

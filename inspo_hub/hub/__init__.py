@@ -23,17 +23,20 @@ from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_finge
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
 from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push, push_folder
 from inspo_hub.hub.redact import redact
+from inspo_hub.hub.remote import READ_AHEAD, hardware, local_file, open_file, read_range, safetensors_header
 from inspo_hub.hub.resolve import cached_shas, list_files, metadata, resolve
-from inspo_hub.hub.types import Commit, FileHash, Kind, Pinned, RepoFile, RepoMetadata
+from inspo_hub.hub.types import Commit, FileHash, Hardware, Kind, Pinned, RepoFile, RepoMetadata
 
 __all__ = [
     "DEFAULT_PATIENCE",
     "PICKLE_SUFFIXES",
+    "READ_AHEAD",
     "CollectionItem",
     "Commit",
     "DiskNeed",
     "Fault",
     "FileHash",
+    "Hardware",
     "HubCheckpoint",
     "HubFailure",
     "Kind",
@@ -58,21 +61,26 @@ __all__ = [
     "file_hash",
     "find_pull_request",
     "gather",
+    "hardware",
     "is_weight_file",
     "latest_checkpoint",
     "list_files",
+    "local_file",
     "local_fingerprint",
     "look",
     "metadata",
+    "open_file",
     "open_pull_request",
     "preflight",
     "pull_request_ref",
     "push",
     "push_folder",
+    "read_range",
     "redact",
     "refuse",
     "repo_url",
     "resolve",
+    "safetensors_header",
     "select",
     "wanted_files",
     "weight_files",

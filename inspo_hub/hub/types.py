@@ -79,3 +79,22 @@ class Commit:
     sha: str
     url: str
     pull_request: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """One machine of the Hub's Jobs, as the Hub describes it; texts such as `16 GB` are its own."""
+
+    name: str
+    cpu: str
+    ram: str
+    disk: str
+    usd_per_unit: float
+    unit: str
+    """The time that the price is for: `minute`."""
+    accelerator: str = ""
+    """Model of its accelerators; empty where it has none."""
+    accelerator_type: str = ""
+    accelerators: int = 0
+    vram: str = ""
+    """Memory of all accelerators together."""

@@ -45,7 +45,7 @@ def load_source(source: PairSource, content: str) -> Dataset:
         rows = rows.select(range(min(source.limit, len(rows))))
     if not len(rows):
         raise _no_rows(source)
-    return _our_columns(rows, source)
+    return our_columns(rows, source)
 
 
 def load_rows(source: PairSource) -> list[dict[str, Any]]:
@@ -157,7 +157,7 @@ def _last_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".split("\n")[0]
 
 
-def _our_columns(rows: Dataset, source: PairSource) -> Dataset:
+def our_columns(rows: Dataset, source: PairSource) -> Dataset:
     """Renames the mapped columns to ours and leaves the others out."""
     there = rows.column_names
     _refuse_images(rows, source)

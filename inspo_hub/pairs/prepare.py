@@ -79,7 +79,7 @@ def prepare_pairs(
         text_format: whether string rows are rendered as one user message and its answer (`chat`) or joined as they
             stand (`raw`); `auto` is chat where the tokenizer has a chat template.
     """
-    tokeniser = _tokeniser(tokenizer, text_format, chat_template_kwargs)
+    tokeniser = tokeniser_for(tokenizer, text_format, chat_template_kwargs)
     limits = Limits(max_length, conditioned, len(separator), max_alternative_tokens, tokeniser.floor)
     limits.check()
     report = DataReport(seed=seed, max_length=max_length, conditioned=conditioned, notes=notes_on(tokeniser))
@@ -127,7 +127,7 @@ def _hold_out(pairs: PairSet, fraction: float, seed: int) -> tuple[PairSet, Pair
     return pairs.subset(np.flatnonzero(~out)), pairs.subset(np.flatnonzero(out))
 
 
-def _tokeniser(
+def tokeniser_for(
     tokenizer: PreTrainedTokenizerBase, text_format: TextFormat, template_kwargs: Mapping[str, Any] | None
 ) -> PairTokeniser:
     has_template = bool(getattr(tokenizer, "chat_template", None))

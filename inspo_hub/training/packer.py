@@ -93,10 +93,5 @@ class Packer:
 
 
 def laid_out_scores(recipe: Recipe) -> tuple[Score, ...]:
-    """What a training batch lays out: the scores that are trained, and the plain ones that come free on their paths."""
-    needed = set(recipe.conditioning.needed_scores(with_plain_chosen=recipe.objective.needs_plain_chosen))
-    if "chosen_given_rejected" in needed:
-        needed.add("rejected")
-    if "rejected_given_chosen" in needed:
-        needed.add("chosen")
-    return tuple(score for score in SCORES if score in needed)
+    """What a training batch of this recipe lays out."""
+    return recipe.conditioning.laid_out_scores(with_plain_chosen=recipe.objective.needs_plain_chosen)
