@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inspo_hub.logprobs import chunks, tree_logps, tree_losses
+from inspo_hub.logprobs import fused, tree_logps, tree_losses
 from inspo_hub.packing import PackedBatch, pack_pairs
 from inspo_hub.views import SCORES, Score, TreeLogps
 from tests.architectures import TREE, Architecture, pairs_of_different_lengths
@@ -46,13 +46,15 @@ def expected(model: nn.Module, batch: PackedBatch, scores: Any, scale: float) ->
 def assert_equal(model: nn.Module, batch: PackedBatch, scores: Any = SCORES, tolerance: float = 1e-9) -> None:
     losses, wanted = expected(model, batch, scores, scale=0.25)
     logps = tree_logps(model, batch, scores=scores)
-    fused = tree_losses(model, batch, pair_losses, scores=scores)
-    torch.testing.assert_close(fused.losses, losses, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(fused.total, losses.sum(), rtol=tolerance, atol=tolerance)
+    losses_of_pairs = tree_losses(model, batch, pair_losses, scores=scores)
+    torch.testing.assert_close(losses_of_pairs.losses, losses, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(losses_of_pairs.total, losses.sum(), rtol=tolerance, atol=tolerance)
     for score in scores:
-        torch.testing.assert_close(fused.logps.get(score), logps.get(score).detach(), rtol=tolerance, atol=tolerance)
-        assert not fused.logps.get(score).requires_grad
-    (fused.total * 0.25).backward()
+        torch.testing.assert_close(
+            losses_of_pairs.logps.get(score), logps.get(score).detach(), rtol=tolerance, atol=tolerance
+        )
+        assert not losses_of_pairs.logps.get(score).requires_grad
+    (losses_of_pairs.total * 0.25).backward()
     got = gradients(model)
     assert got.keys() == wanted.keys()
     for name, gradient in wanted.items():
@@ -66,14 +68,14 @@ def assert_equal(model: nn.Module, batch: PackedBatch, scores: Any = SCORES, tol
 def test_equals_the_losses_of_tree_logps(
     chunk_bytes: int, layout: Any, scores: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", chunk_bytes)
+    monkeypatch.setitem(fused.KEPT_BYTES, "cpu", chunk_bytes)
     assert_equal(LLAMA.build(), batch_of(layout, scores), scores)
 
 
 @pytest.mark.parametrize("chunk_bytes", CHUNKS.values(), ids=CHUNKS.keys())
 @pytest.mark.parametrize("name", ["Granite (scaled logits)", "Gemma2 (window, soft-caps)", "Phi", "GPT-2"])
 def test_scales_soft_caps_biases_and_tied_heads(name: str, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", chunk_bytes)
+    monkeypatch.setitem(fused.KEPT_BYTES, "cpu", chunk_bytes)
     assert_equal(next(a for a in TREE if a.name == name).build(), batch_of())
 
 
@@ -106,9 +108,9 @@ def test_wrapped_by_ddp(one_process: None) -> None:
     model = LLAMA.build()
     losses, wanted = expected(model, batch_of(), SCORES, scale=1.0)
     wrapped = nn.parallel.DistributedDataParallel(model)
-    fused = tree_losses(wrapped, batch_of(), pair_losses, scores=SCORES)
-    torch.testing.assert_close(fused.losses, losses, rtol=1e-9, atol=1e-9)
-    fused.total.backward()
+    losses_of_pairs = tree_losses(wrapped, batch_of(), pair_losses, scores=SCORES)
+    torch.testing.assert_close(losses_of_pairs.losses, losses, rtol=1e-9, atol=1e-9)
+    losses_of_pairs.total.backward()
     got = gradients(model)
     for name, gradient in wanted.items():
         torch.testing.assert_close(got[name], gradient, rtol=0, atol=5e-7 * float(gradient.abs().max()))
@@ -133,32 +135,34 @@ def test_wrapped_by_fsdp2(one_process: None) -> None:
 
 def test_observed_scores_come_without_gradient() -> None:
     model = LLAMA.build()
-    fused = tree_losses(model, batch_of(), pair_losses, scores=CONDITIONED, no_grad_scores=("chosen",))
+    losses_of_pairs = tree_losses(model, batch_of(), pair_losses, scores=CONDITIONED, no_grad_scores=("chosen",))
     exact = tree_logps(model, batch_of(), scores=("chosen",))
-    torch.testing.assert_close(fused.logps.get("chosen"), exact.get("chosen").detach(), rtol=1e-12, atol=1e-12)
-    assert fused.logps.rejected is None
+    torch.testing.assert_close(
+        losses_of_pairs.logps.get("chosen"), exact.get("chosen").detach(), rtol=1e-12, atol=1e-12
+    )
+    assert losses_of_pairs.logps.rejected is None
 
 
 def test_without_gradients_none_are_computed() -> None:
     model = LLAMA.build()
     exact = pair_losses(tree_logps(model, batch_of()), slice(0, len(PAIRS))).detach()
     with torch.no_grad(), Allocations() as seen:
-        fused = tree_losses(model, batch_of(), pair_losses, scores=SCORES)
-    torch.testing.assert_close(fused.losses, exact, rtol=1e-9, atol=1e-9)
-    assert not fused.total.requires_grad
+        losses_of_pairs = tree_losses(model, batch_of(), pair_losses, scores=SCORES)
+    torch.testing.assert_close(losses_of_pairs.losses, exact, rtol=1e-9, atol=1e-9)
+    assert not losses_of_pairs.total.requires_grad
     assert tuple(model.lm_head.weight.shape) not in seen.shapes
 
 
 def test_a_second_backward_is_refused() -> None:
-    fused = tree_losses(LLAMA.build(), batch_of(), pair_losses, scores=SCORES)
-    fused.total.backward(retain_graph=True)
+    losses_of_pairs = tree_losses(LLAMA.build(), batch_of(), pair_losses, scores=SCORES)
+    losses_of_pairs.total.backward(retain_graph=True)
     with pytest.raises(AssertionError, match="can be had once"):
-        fused.total.backward()
+        losses_of_pairs.total.backward()
 
 
 def test_logits_never_outgrow_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, vocab = 8, 4096
-    monkeypatch.setitem(chunks.CHUNK_BYTES, "cpu", 4 * vocab * rows)
+    monkeypatch.setitem(fused.KEPT_BYTES, "cpu", 4 * vocab * rows)
     model = Architecture(name="Llama", family="Llama", options={"vocab_size": vocab}).build(torch.float32)
     with Allocations() as seen:
         tree_losses(model, batch_of(), pair_losses, scores=SCORES).total.backward()

@@ -1,7 +1,7 @@
 """Losses of pairs with the head's gradients computed in the forward: three matrix products instead of four.
 
 The gradient of a token's log-probability needs its pair's loss, which needs all tokens of the pair. So pairs go through
-the head in groups whose logits fit one chunk: logits, losses of the group, the losses' gradient, and the gradients of
+the head in groups whose logits fit `KEPT_BYTES`: logits, losses of the group, their gradient, and the gradients of
 hidden states and weight, while the logits are still there. A pair whose logits do not fit is computed again, as
 `chunks.token_logps` does for every token. Only for losses of each pair alone; one that couples pairs needs them all.
 """
@@ -17,9 +17,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from inspo_hub.logprobs.chunks import Arithmetic, HeadTransform, add_product, logits_gradient
+from inspo_hub.logprobs.chunks import (
+    HeadChunks,
+    HeadGradients,
+    HeadTransform,
+    ScoredRows,
+    chunk_rows,
+    compute_dtype,
+    softmax_,
+)
 from inspo_hub.packing import PackedBatch, ScoredTokens
 from inspo_hub.views import Score, TreeLogps
+
+KEPT_BYTES = {"cpu": 2**28, "cuda": 2**30}
+"""Size of the float32 logits that are kept from a group's scores to its gradients."""
 
 PairLosses = Callable[[TreeLogps, slice], Float[Tensor, " pairs"]]
 """Log-probabilities of some pairs, and which of the batch's pairs they are -> the loss of each, unreduced."""
@@ -74,111 +85,98 @@ def loss_and_logps(
     bias: Float[Tensor, " vocab"] | None,
     *,
     what: ScoredPairs,
-    chunk_bytes: int | None = None,
+    kept_bytes: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " pairs"], Float[Tensor, "scores pairs"]]:
     """The pairs' summed loss with gradients of hidden states, weight and bias; losses and log-probabilities without.
 
     Equivalent to `losses = pair_losses(logps(hidden), slice(None)); (losses.sum(), losses.detach(), logps.detach())`.
     """
-    arithmetic = Arithmetic.of(hidden, weight, what.transform, chunk_bytes)
-    # Inside a Function gradients are off whatever they are outside.
-    return _FusedLoss.apply(hidden, weight, bias, what, arithmetic, torch.is_grad_enabled())
+    kept = kept_bytes or KEPT_BYTES.get(weight.device.type, KEPT_BYTES["cuda"])
+    how = {
+        "transform": what.transform,
+        "dtype": compute_dtype(hidden, weight),
+        "rows": chunk_rows(weight, kept),
+        # Inside a Function gradients are off whatever they are outside.
+        "training": torch.is_grad_enabled(),
+    }
+    return _FusedLoss.apply(hidden, weight, bias, what, how)
 
 
 class _FusedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        what: ScoredPairs,
-        arithmetic: Arithmetic,
-        training: bool,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, what: ScoredPairs, how: dict[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        pairs = what.batch.pairs
-        losses = torch.zeros(pairs, dtype=arithmetic.accumulate, device=hidden.device)
-        logps = torch.zeros(len(what.scores), pairs, dtype=arithmetic.accumulate, device=hidden.device)
-        wanted = [training and wants for wants in ctx.needs_input_grad[:3]]
-        gradients = _Gradients.zeros(hidden, weight, bias, wanted=wanted, arithmetic=arithmetic)
+        training = how.pop("training")
+        wanted = tuple(training and wants for wants in ctx.needs_input_grad[:3])
         with torch.autocast(hidden.device.type, enabled=False):
-            head = weight.to(arithmetic.compute)
-            for group in what.groups(arithmetic.rows):
-                _score_group(group, what, (hidden, head, bias), gradients, losses, logps, arithmetic)
-        ctx.save_for_backward(gradients.hidden, gradients.weight, gradients.bias)
-        ctx.dtypes, ctx.spent = (hidden.dtype, weight.dtype), False
-        ctx.mark_non_differentiable(losses, logps)
-        return losses.sum(), losses, logps
+            head = HeadChunks(weight, bias, **how)
+            gradients = HeadGradients.zeros(weight, bias, wanted=wanted, dtype=head.accumulate)
+            sums = _Sums.zeros(hidden, what, head.accumulate, wants_hidden=gradients.wants_hidden)
+            for group in what.groups(head.rows):
+                _score_group(group, what, head, gradients, sums)
+        ctx.save_for_backward(sums.d_hidden, gradients.weight, gradients.bias)
+        ctx.dtypes, ctx.spent = (hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype), False
+        ctx.mark_non_differentiable(sums.losses, sums.logps)
+        return sums.losses.sum(), sums.losses, sums.logps
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Any, ...]:
         assert not ctx.spent, "the gradients of a fused loss can be had once: they are scaled in place"
         ctx.spent = True
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        dtypes = (ctx.dtypes[0], ctx.dtypes[1], ctx.dtypes[1])
         grads = [
             None if gradient is None else gradient.mul_(grad_outputs[0]).to(dtype)
-            for gradient, dtype in zip((d_hidden, d_weight, d_bias), dtypes, strict=True)
+            for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
-        return (*grads, None, None, None)
+        return (*grads, None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Gradients:
-    """Gradients of the summed loss, filled group by group; None for what needs none."""
+class _Sums:
+    """What the groups fill: the gradient of all hidden states, and each pair's loss and log-probabilities."""
 
-    hidden: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
+    d_hidden: Tensor | None
+    losses: Tensor
+    logps: Tensor
+    hidden: Tensor
 
     @staticmethod
-    def zeros(
-        hidden: Tensor, weight: Tensor, bias: Tensor | None, *, wanted: Sequence[bool], arithmetic: Arithmetic
-    ) -> _Gradients:
-        dtype = arithmetic.accumulate
-        made = [
-            torch.zeros_like(x, dtype=dtype) if x is not None and wants else None
-            for x, wants in zip((hidden, weight, bias), wanted, strict=True)
-        ]
-        return _Gradients(hidden=made[0], weight=made[1], bias=made[2])
-
-    @property
-    def any(self) -> bool:
-        return any(x is not None for x in (self.hidden, self.weight, self.bias))
+    def zeros(hidden: Tensor, what: ScoredPairs, dtype: torch.dtype, *, wants_hidden: bool) -> _Sums:
+        pairs = what.batch.pairs
+        return _Sums(
+            d_hidden=torch.zeros_like(hidden, dtype=dtype) if wants_hidden else None,
+            losses=torch.zeros(pairs, dtype=dtype, device=hidden.device),
+            logps=torch.zeros(len(what.scores), pairs, dtype=dtype, device=hidden.device),
+            hidden=hidden,
+        )
 
 
-def _score_group(
-    group: _Group,
-    what: ScoredPairs,
-    inputs: tuple[Tensor, Tensor, Tensor | None],
-    gradients: _Gradients,
-    losses: Tensor,
-    logps: Tensor,
-    arithmetic: Arithmetic,
-) -> None:
+def _score_group(group: _Group, what: ScoredPairs, head: HeadChunks, gradients: HeadGradients, sums: _Sums) -> None:
     """Write a group's losses and log-probabilities, and add its gradients."""
-    hidden, head, bias = inputs
-    rows = hidden.index_select(0, group.positions).to(arithmetic.compute)
-    chunks = [slice(first, first + arithmetic.rows) for first in range(0, len(rows), arithmetic.rows)]
-    normaliser = torch.empty(len(rows), dtype=arithmetic.accumulate, device=rows.device)
-    token_logps = torch.empty_like(normaliser)
-    logits = torch.empty(0)
+    rows = sums.hidden.index_select(0, group.positions)
+    chunks = list(head.chunks(len(rows)))
+    token_logps = torch.empty(len(rows), dtype=head.accumulate, device=rows.device)
     for chunk in chunks:
-        logits = arithmetic.logits(rows[chunk], head, bias)
-        normaliser[chunk] = logits.logsumexp(1)
-        token_logps[chunk] = logits.gather(1, group.targets[chunk, None])[:, 0] - normaliser[chunk]
-    sums = torch.segment_reduce(token_logps.double(), "sum", lengths=group.lengths, unsafe=True)
-    by_score = sums.to(token_logps.dtype).unflatten(0, (len(what.scores), -1))
-    logps[:, group.pairs] = by_score
-    losses[group.pairs], slopes = _losses_and_slopes(what, by_score, group.pairs, wanted=gradients.any)
+        logits = head.logits(rows[chunk])
+        slope = head.slope(logits) if gradients.any and len(chunks) == 1 else None
+        picked = logits.gather(1, group.targets[chunk, None])[:, 0]
+        token_logps[chunk] = picked - softmax_(logits)
+    by_score = torch.segment_reduce(token_logps.double(), "sum", lengths=group.lengths, unsafe=True)
+    by_score = by_score.to(head.accumulate).unflatten(0, (len(what.scores), -1))
+    sums.logps[:, group.pairs] = by_score
+    sums.losses[group.pairs], slopes = _losses_and_slopes(what, by_score, group.pairs, wanted=gradients.any)
     if slopes is None:
         return
-    slope = slopes.flatten().repeat_interleave(group.lengths, output_size=len(rows))
+    grad = slopes.flatten().repeat_interleave(group.lengths, output_size=len(rows))
     for chunk in chunks:
         if len(chunks) > 1:  # too many rows to keep their logits
-            logits = arithmetic.logits(rows[chunk], head, bias)
-        d_logits = logits_gradient(logits, group.targets[chunk], normaliser[chunk], slope[chunk], arithmetic)
-        _add_gradients(gradients, d_logits, group.positions[chunk], rows[chunk], head, arithmetic)
+            logits = head.logits(rows[chunk])
+            slope = head.slope(logits)
+            torch.softmax(logits, 1, out=logits)
+        scored = ScoredRows(hidden=rows[chunk], targets=group.targets[chunk], grad=grad[chunk])
+        d_rows = head.add_gradients(logits, slope, scored, gradients)
+        if sums.d_hidden is not None and d_rows is not None:
+            sums.d_hidden.index_add_(0, group.positions[chunk], d_rows.to(sums.d_hidden.dtype))
 
 
 def _losses_and_slopes(
@@ -190,20 +188,3 @@ def _losses_and_slopes(
         losses = what.pair_losses(TreeLogps(**dict(zip(what.scores, leaves.unbind(), strict=True))), pairs)
         slopes = torch.autograd.grad(losses.sum(), leaves)[0] if wanted else None
     return losses.detach().to(by_score.dtype), slopes
-
-
-def _add_gradients(
-    gradients: _Gradients,
-    d_logits: Float[Tensor, "tokens vocab"],
-    positions: Int[Tensor, " tokens"],
-    rows: Float[Tensor, "tokens hidden"],
-    head: Float[Tensor, "vocab hidden"],
-    arithmetic: Arithmetic,
-) -> None:
-    if gradients.bias is not None:
-        gradients.bias.add_(d_logits.sum(0))
-    d_logits = d_logits.to(arithmetic.compute)
-    if gradients.hidden is not None:
-        gradients.hidden.index_add_(0, positions, (d_logits @ head).to(gradients.hidden.dtype))
-    if gradients.weight is not None:
-        add_product(gradients.weight, d_logits.mT, rows, arithmetic)
