@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -104,6 +104,12 @@ class Contexts:
         return row_key(*context_and_response(pair, score, self.separator, self.max_alternative_tokens))
 
 
+def _first_with_same(keys: Sequence[bytes]) -> np.ndarray:
+    """For each key the index of the first one equal to it, `(keys,)`."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(key, index) for index, key in enumerate(keys)], dtype=np.int64)
+
+
 class ReferenceScores:
     """Reference log-probabilities of every pair of a data set, `(rows,)` float64 per score, from cache or scored now.
 
@@ -119,45 +125,60 @@ class ReferenceScores:
     ) -> None:
         self.pairs, self.scores, self.cache = pairs, tuple(scores), cache
         self._keys = {score: [contexts.key(pairs[row], score) for row in range(len(pairs))] for score in self.scores}
+        self._owners = {score: _first_with_same(keys) for score, keys in self._keys.items()}
         self.values = {score: cache.get(self._keys[score]) for score in self.scores}
 
     def missing_rows(self) -> list[int]:
-        """Rows that lack at least one score, in data set order."""
-        if not self.scores:
-            return []
-        lacking = np.any([np.isnan(values) for values in self.values.values()], axis=0)
-        return [int(row) for row in np.flatnonzero(lacking)]
+        """Rows that must be scored, in data set order: of rows that share a response and its context, the first."""
+        rows = np.arange(len(self.pairs))
+        lacking = [np.isnan(self.values[score]) & (self._owners[score] == rows) for score in self.scores]
+        return [int(row) for row in np.flatnonzero(np.any(lacking, axis=0))] if lacking else []
 
-    def fill(self, rows: Sequence[int], score_rows: ScoreRows) -> int:
-        """Scores `rows` and keeps them in the cache, a few at a time; returns how many were scored.
+    def fill(self, micro_batches: Sequence[Sequence[int]], score_rows: ScoreRows) -> int:
+        """Scores micro-batches and keeps what was missing in the cache, a few at a time; returns how many rows it were.
+
+        A row's last bits depend on the rows it is scored with. So what is scored together, and kept together, is a
+        micro-batch as the caller cut the whole data set: a run that was killed in between ends with the same values.
 
         Raises:
             TrainingError: a log-probability is not finite.
         """
         pending: list[tuple[bytes, float]] = []
-        scored = 0
-        for row, logps in score_rows(rows, self.scores):
-            for score, value in logps.items():
-                if not math.isfinite(value):
-                    raise TrainingError(
-                        f"the reference gives {value} for {score}",
-                        where=f"row {self.pairs[row].row_id}",
-                        expected="a finite log-probability",
-                        fix="check the reference's weights and compute dtype, or drop the row",
-                    )
-                self.values[score][row] = value
-                pending.append((self._keys[score][row], value))
-            scored += 1
-            if scored % ROWS_PER_COMMIT == 0:
+        scored = uncommitted = 0
+        for members in micro_batches:
+            for row, logps in score_rows(members, self.scores):
+                pending += self._take(row, logps)
+            scored, uncommitted = scored + len(members), uncommitted + len(members)
+            if uncommitted >= ROWS_PER_COMMIT:
                 self.cache.put(pending)
-                pending = []
+                pending, uncommitted = [], 0
         self.cache.put(pending)
         return scored
 
-    def merge(self, rows: Sequence[int], values: dict[Score, Sequence[float]]) -> None:
-        """Takes over rows that another process scored."""
-        for score in self.scores:
-            self.values[score][list(rows)] = values[score]
+    def _take(self, row: int, logps: dict[Score, float]) -> list[tuple[bytes, float]]:
+        """Sets what the row lacks and no row before it has, and returns it with its keys."""
+        taken = []
+        for score, value in logps.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the reference gives {value} for {score}",
+                    where=f"row {self.pairs[row].row_id}",
+                    expected="a finite log-probability",
+                    fix="check the reference's weights and compute dtype, or drop the row",
+                )
+            if math.isnan(self.values[score][row]) and self._owners[score][row] == row:
+                self.values[score][row] = value
+                taken.append((self._keys[score][row], value))
+        return taken
+
+    def merge(self, parts: Iterable[tuple[Sequence[int], dict[Score, Sequence[float]]]]) -> None:
+        """Takes over what all processes scored, `(rows, values)` each; rows that share a score share its bits too."""
+        for rows, values in parts:
+            for score in self.scores:
+                known = self.values[score][list(rows)]
+                self.values[score][list(rows)] = np.where(np.isnan(known), values[score], known)
+        for score, owners in self._owners.items():
+            self.values[score] = self.values[score][owners]
 
     def verify(self, score_rows: ScoreRows, *, compute_dtype: str, rows: int = 4) -> float:
         """Re-scores a few rows and compares; the largest |difference| in nats per response token.

@@ -65,24 +65,28 @@ def run_recipe(
     from inspo_hub.finishing import evaluate, tell
     from inspo_hub.preparation import on_first_process, prepare_jobs
     from inspo_hub.publishing import RunPublisher, variant_repositories
+    from inspo_hub.training.disk import full_disk_told
     from inspo_hub.training.session import Interrupted, train_variant
 
     state = PartialState()
     _quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)
-    jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume, pinned=pinned)
+    with full_disk_told(output):
+        jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume, pinned=pinned)
     publisher = RunPublisher(variant_repositories(recipe))
     summaries: dict[str, dict[str, Any]] = {}
     exit_code = 0
     try:
-        on_first_process(partial(publisher.open, jobs))
-        for job in jobs:
-            summaries[job.name] = train_variant(job, publisher.on_save)
+        with full_disk_told(output):
+            on_first_process(partial(publisher.open, jobs))
+            for job in jobs:
+                summaries[job.name] = train_variant(job, publisher.on_save)
+            if state.is_main_process:
+                compared = evaluate(recipe, jobs, summaries, output)
+                write_cards(output, publisher.repos)
+                tell(jobs, output, compared=compared is not None)
         if state.is_main_process:
-            compared = evaluate(recipe, jobs, summaries, output)
-            write_cards(output, publisher.repos)
-            tell(jobs, output, compared=compared is not None)
             exit_code = _publish(publisher, jobs, summaries, output)
     except Interrupted as interrupted:
         log.warning("%s; the same command goes on from there", interrupted)

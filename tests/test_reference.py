@@ -50,7 +50,7 @@ def scores_of(folder: Path, *, contexts: Contexts = PLAIN_CONTEXTS, scores: Sequ
 def test_a_second_run_scores_nothing(tmp_path: Path) -> None:
     first, model = scores_of(tmp_path), FakeModel()
     assert first.missing_rows() == [0, 1, 2]
-    assert first.fill(first.missing_rows(), model) == 3
+    assert first.fill([first.missing_rows()], model) == 3
     again = scores_of(tmp_path)
     assert again.missing_rows() == []
     np.testing.assert_array_equal(again.values["chosen"], [-12.0, -12.0, -14.0])
@@ -71,7 +71,7 @@ def test_shared_responses_are_one_row_and_the_plain_key_ignores_the_alternative(
 @pytest.mark.parametrize("changed", [Contexts(separator=(9,)), Contexts(max_alternative_tokens=2)])
 def test_a_changed_context_misses_for_conditioned_scores_only(tmp_path: Path, changed: Contexts) -> None:
     first = scores_of(tmp_path, scores=SCORES)
-    first.fill(first.missing_rows(), FakeModel())
+    first.fill([first.missing_rows()], FakeModel())
     assert scores_of(tmp_path, contexts=changed).missing_rows() == []
     assert scores_of(tmp_path, contexts=changed, scores=SCORES).missing_rows() != []
 
@@ -85,17 +85,44 @@ def test_another_identity_is_another_file_and_the_description_is_not_part_of_it(
 
 def test_verification_accepts_the_model_and_refuses_another_one(tmp_path: Path) -> None:
     reference = scores_of(tmp_path)
-    reference.fill(reference.missing_rows(), FakeModel())
+    reference.fill([reference.missing_rows()], FakeModel())
+    reference.merge([])
     assert reference.verify(FakeModel(), compute_dtype="float32") == 0.0
     with pytest.raises(TrainingError, match="differ from the model's") as raised:
         reference.verify(FakeModel(shift=0.5), compute_dtype="float32")
     assert str(reference.cache.path) in str(raised.value)
 
 
+def test_what_a_row_was_scored_with_does_not_show_when_a_run_was_killed_in_between(tmp_path: Path) -> None:
+    """A model whose last bits depend on the rows that share its batch, as those of real ones do."""
+
+    def score(rows: Sequence[int], scores: Sequence[Score]) -> Iterator[tuple[int, dict[Score, float]]]:
+        for row, values in FakeModel()(rows, scores):
+            yield row, {name: value - sum(rows) * 1e-9 for name, value in values.items()}
+
+    batches = [[0, 2], [1]]
+    whole = scores_of(tmp_path / "whole")
+    whole.fill(batches, score)
+    whole.merge([])
+    scores_of(tmp_path / "killed").fill(batches[:1], score)
+    resumed = scores_of(tmp_path / "killed")
+    assert resumed.missing_rows() == [1]
+    resumed.fill(batches[1:], score)
+    resumed.merge([])
+    # Another process scores the second batch: r1 shares its chosen response with r0, and must not keep its own bits.
+    here, there = scores_of(tmp_path / "two"), scores_of(tmp_path / "two")
+    here.fill(batches[:1], score)
+    there.fill(batches[1:], score)
+    here.merge([(batches[1], {name: there.values[name][batches[1]] for name in PLAIN})])
+    for other in (resumed, here, scores_of(tmp_path / "two"), scores_of(tmp_path / "whole")):
+        for name in PLAIN:
+            np.testing.assert_array_equal(other.values[name], whole.values[name])
+
+
 def test_a_reference_that_is_not_finite_names_its_row(tmp_path: Path) -> None:
     reference = scores_of(tmp_path)
     with pytest.raises(TrainingError, match="row r0"):
-        reference.fill([0], FakeModel(shift=float("nan")))
+        reference.fill([[0]], FakeModel(shift=float("nan")))
     assert scores_of(tmp_path).missing_rows() == [0, 1, 2]
 
 

@@ -83,15 +83,16 @@ def _fill(
     reference = ReferenceScores(pairs, scores, contexts=job.contexts, cache=ReferenceCache(identity, job.cache))
     # Everybody has read before anybody writes: all processes see the same rows as missing.
     state.wait_for_everyone()
-    missing = _broadcast(reference.missing_rows())
-    mine = missing[state.process_index :: state.num_processes]
+    missing = set(_broadcast(reference.missing_rows()))
+    needed = [members for members in scorer.micro_batches() if missing.intersection(members)]
+    mine = needed[state.process_index :: state.num_processes]
     log.info("reference: %d rows, %d of them cached", len(pairs), len(pairs) - len(missing))
     is_new_adapter = job.recipe.adapter is not None and job.adapter_path is None
     # Another model as the reference has no adapter: nothing to switch off.
     with adapter_off(model) if is_new_adapter else nullcontext():
         reference.fill(mine, scorer)
-        for rows, values in _all_gather((mine, {score: reference.values[score][mine] for score in scores})):
-            reference.merge(rows, values)
+        rows = [row for members in mine for row in members]
+        reference.merge(_all_gather((rows, {score: reference.values[score][rows] for score in scores})))
         worst = reference.verify(scorer, compute_dtype=dtype)
     if is_new_adapter and job.reference_path is None:
         reference.verify_start(scorer, compute_dtype=dtype)

@@ -30,6 +30,11 @@ class RowScorer:
     device: torch.device
     compute_dtype: torch.dtype
 
+    def micro_batches(self) -> list[list[int]]:
+        """All rows, cut once under the token budget: the same cut whichever of them are scored, and by how many
+        processes."""
+        return pack_micro_batches(self.tokens, self.tokens_per_microbatch)
+
     def batches(
         self, rows: Sequence[int], scores: Sequence[Score]
     ) -> Iterator[tuple[list[int], PackedBatch, TreeLogps]]:
