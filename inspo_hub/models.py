@@ -49,6 +49,7 @@ def load_model(
     Args:
         options: more that `from_pretrained` takes, such as `quantization_config`.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     _refuse_adapter(path)
@@ -56,7 +57,7 @@ def load_model(
         model = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **options
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ResolutionError(
             f"no causal language model could be loaded: {str(error).splitlines()[0]}",
             where=str(path),

@@ -120,10 +120,10 @@ class Project:
 RECIPE = """\
 version: 1
 name: tiny
-model: {id: base}
+model: {id: ./base}
 data:
-  train: [{id: train.jsonl}]
-  heldout: [{id: heldout.jsonl}]
+  train: [{id: ./train.jsonl}]
+  heldout: [{id: ./heldout.jsonl}]
   max_length: 256
 alternative: {turn_text: again}
 objective: {name: dpo, beta: 0.5}

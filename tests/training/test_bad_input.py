@@ -27,7 +27,7 @@ def fail(project: Project, capsys: pytest.CaptureFixture[str], exit_code: int, *
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert not list(output.rglob("trained.json"))
-    assert not list(output.rglob("model.safetensors"))
+    assert not (output / "model.safetensors").exists()
     return said
 
 

@@ -15,7 +15,7 @@ REAL_PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data" / "pairs" /
 RECIPE = """\
 version: 1
 name: real
-model: {{id: base}}
+model: {{id: ./base}}
 data:
   train: [{{id: {data}, columns: {{prompt: instruction}}, limit: 200}}]
   heldout: {{fraction: 0.1}}
