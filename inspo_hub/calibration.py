@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from inspo_hub.cost import ModelShape, pair_flops
-from inspo_hub.logprobs import prepare_model, tree_logps
+from inspo_hub.logprobs import prepare_model, tree_losses
 from inspo_hub.packing import PackedBatch, pack_pairs
 from inspo_hub.pairs import PreferencePair
 from inspo_hub.plan.estimate import Here
 from inspo_hub.plan.hardware import Flavour
 from inspo_hub.plan.timing import OPTIMIZER_TRAFFIC, Speed, Work
 from inspo_hub.plan.variants import Variant
-from inspo_hub.views import Score
+from inspo_hub.views import Score, TreeLogps
 
 MEASURED_LAYERS = 4
 """Layers of the model that is timed: every one costs the same, and a few fit anywhere."""
@@ -113,7 +113,7 @@ class Case:
 
     def work(self, shape: ModelShape) -> Work:
         """FLOPs of its forward and backward."""
-        flops = [pair_flops(shape, each, scores=self.scores) for each in self.lengths]
+        flops = [pair_flops(shape, each, scores=self.scores, head_recomputed=False) for each in self.lengths]
         body, attention, head = (
             float(sum(getattr(each, part) for each in flops)) for part in ("body", "attention", "head")
         )
@@ -193,12 +193,15 @@ def random_model(shape: ModelShape, device: torch.device) -> nn.Module:
 
 
 def step(model: nn.Module, batch: PackedBatch, *, bfloat16: bool = False) -> None:
-    """Forward and backward of one row."""
+    """Forward and backward of one row, through the head that a training uses."""
     kind = next(model.parameters()).device.type
+
+    def losses(logps: TreeLogps, pairs: slice) -> Tensor:
+        return torch.stack([logps.get(score) for score in batch.scores]).sum(dim=0)
+
     with torch.autocast(kind, torch.bfloat16, enabled=bfloat16):
-        logps = tree_logps(model, batch)
-    total = torch.stack([logps.get(score).sum() for score in batch.scores]).sum()
-    total.backward()
+        scored = tree_losses(model, batch, losses, scores=batch.scores)
+    scored.total.backward()
 
 
 def _timed(action: Callable[[], None], device: torch.device, clock: Clock) -> float:

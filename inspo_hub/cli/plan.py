@@ -47,7 +47,7 @@ def plan(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a run takes before it starts: pairs, tokens, steps, memory, hours and money. No GPU, no weights."""
+    """Say what a recipe takes before it starts: tokens, steps, memory, hours, money. No GPU, no weights, no torch."""
     from inspo_hub.plan.report import to_markdown, to_text
 
     loaded = load_recipe(recipe, overrides)

@@ -122,7 +122,7 @@ def _hours(machine: MachineEstimate) -> float:
 def _variant(variant: Variant, *, processes: int) -> VariantEstimate:
     workload, recipe = variant.workload, variant.recipe
     budget = recipe.train.tokens_per_microbatch
-    flops = [sum(work[1:]) for work in variant.works(checkpointing=False, head_recomputed=False)]
+    flops = [sum(work[1:]) for work in variant.works()]
     tokens = workload.tokens
     return VariantEstimate(
         name=variant.name,
@@ -161,7 +161,7 @@ def _conditioning(name: str, variants: Sequence[Variant]) -> ConditioningEstimat
     )
     overlong, shape = variant.data.by_conditioning[name], variant.model.shape
     works = [packing.pair(row) for row in overlong.lengths]
-    flops = [sum(packing.work(row, shape, head_recomputed=False)[1:]) for row in overlong.lengths]
+    flops = [sum(packing.work(row, shape)[1:]) for row in overlong.lengths]
     tokens = [int(work.tokens) for work in works]
     return ConditioningEstimate(
         name=name,

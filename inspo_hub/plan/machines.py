@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub.plan.hardware import Flavour
-from inspo_hub.plan.memory import ENGINES, USABLE, Engine, Memory, peak_memory
+from inspo_hub.plan.memory import ENGINES, KEPT_BYTES, USABLE, Engine, Memory, peak_memory
 from inspo_hub.plan.timing import NO_WORK, Hours, Speed, Work, exchanged_bytes, optimizer_seconds, step_seconds
 from inspo_hub.plan.variants import Variant, reference_passes
 from inspo_hub.views import SCORES
@@ -89,9 +89,7 @@ class Machines:
         self.variants = tuple(variants)
         self.passes: list[ReferencePass] = reference_passes(variants)
         self._lockstep = lru_cache(maxsize=None)(self._compute_lockstep)
-        self._works = lru_cache(maxsize=None)(
-            lambda place, recompute: self.variants[place].works(checkpointing=recompute)
-        )
+        self._works = lru_cache(maxsize=None)(self._compute_works)
         self._heldout = {v.name: v.forward(heldout=SCORES) for v in self.variants}
 
     # --- one machine ----------------------------------------------------------------------------------------------
@@ -182,6 +180,7 @@ class Machines:
             variant.model,
             variant.training(on_gpu=on_gpu, checkpointing=setting.checkpointing),
             tokens=tokens,
+            scored=round(tokens * variant.workload.scored_share),
             accumulates=a_step > setting.tokens_per_microbatch,
             engine=setting.engine,
             devices=setting.devices,
@@ -191,8 +190,11 @@ class Machines:
 
     # --- time -----------------------------------------------------------------------------------------------------
 
-    def _compute_lockstep(self, place: int, devices: int, budget: int, recompute: bool) -> list[list[Work]]:
-        works = self._works(place, recompute)
+    def _compute_works(self, place: int, recompute: bool, kind: str) -> list[Work]:
+        return self.variants[place].works(checkpointing=recompute, kept_bytes=KEPT_BYTES[kind])
+
+    def _compute_lockstep(self, place: int, devices: int, budget: int, recompute: bool, kind: str) -> list[list[Work]]:
+        works = self._works(place, recompute, kind)
         return self.variants[place].workload.lockstep(works, processes=devices, budget=budget)
 
     def _step_seconds(self, setting: Setting, speed: Speed, flavour: Flavour) -> dict[str, float]:
@@ -202,7 +204,13 @@ class Machines:
         found = {}
         for place, variant in enumerate(self.variants):
             per_micro_batch, per_step = exchanged_bytes(variant.model, variant.trained, setting.engine, setting.devices)
-            steps = self._lockstep(place, setting.devices, setting.tokens_per_microbatch, setting.checkpointing)
+            steps = self._lockstep(
+                place,
+                setting.devices,
+                setting.tokens_per_microbatch,
+                setting.checkpointing,
+                "gpu" if flavour.gpus else "cpu",
+            )
             seconds = [
                 step_seconds(works, speed, link=link, per_micro_batch=per_micro_batch, per_step=per_step)
                 for works in steps

@@ -43,9 +43,11 @@ OPTIMIZER_BYTES: Mapping[str, float] = MappingProxyType(
 )
 """Bytes of optimizer state for each trained number; Adafactor is counted by rows and columns."""
 
-CHUNK_BYTES = {"cpu": 2**24, "gpu": 2**28}
-"""Size of one chunk's logits, as `logprobs` cuts them."""
-RUNTIME_BYTES = {"cpu": 450_000_000, "gpu": 1_200_000_000}
+KEPT_BYTES = {"cpu": 2**28, "gpu": 2**30}
+"""Most bytes of float32 logits that the head keeps at a time, as `logprobs.fused` groups them."""
+CHUNK_BYTES = {"cpu": 2**26, "gpu": 2**29}
+"""The same of the reference pass, as `logprobs.chunks` cuts them."""
+RUNTIME_BYTES = {"cpu": 620_000_000, "gpu": 1_200_000_000}
 """ASSUMED: interpreter and libraries; on a GPU the CUDA context, its libraries' workspaces and NCCL's buffers."""
 USABLE = 0.94
 """ASSUMED: share of a device's memory that tensors can fill before fragments stand in the way."""
@@ -94,6 +96,7 @@ def peak_memory(
     training: Training,
     *,
     tokens: int,
+    scored: int | None = None,
     accumulates: bool = True,
     engine: Engine = "single",
     devices: int = 1,
@@ -103,6 +106,7 @@ def peak_memory(
     """The peak of one device whose largest micro-batch has `tokens` tokens.
 
     Args:
+        scored: tokens of that micro-batch that the head scores; None: all.
         accumulates: a step has several micro-batches on a device, so that gradients lie there while activations grow.
         devices: processes that the engine shares the model among.
         other_reference: parameters of a reference model that is not the initial policy; 0: there is none.
@@ -115,21 +119,21 @@ def peak_memory(
         # Between micro-batches gradients stay whole, in the compute dtype: they are reduced once, in the last one.
         gradients = 4.0 * trained / devices + (2.0 * trained if accumulates else 0.0)
     state = optimizer_state(model, training) / (devices if engine in ("zero2", "zero3", "fsdp2") else 1)
-    activations = tokens * activation_bytes(model, training)
-    working = tokens * _workspace_bytes(model.shape, training)
-    head = _head_bytes(model, training, kind)
     parts = {
         "weights": weights,
         "gradients": gradients,
         "optimizer state": state,
         f"{engine} buffers": _engine_buffers(model, training, engine),
         "bfloat16 copies of weights": _low_precision_copies(model, training, engine),
-        "activations": activations,
-        "backward workspace": working,
-        "head": head,
+        "activations": tokens * activation_bytes(model, training),
+        "head's gradient": 4.0 * model.shape.hidden * model.shape.vocab if training.adapter is None else 0.0,
+        # The head is done before the first layer's backward begins.
+        "workspace": max(
+            tokens * _layer_workspace(model, training), _head_workspace(model, training, scored or tokens, kind)
+        ),
         "runtime": float(RUNTIME_BYTES[kind]),
     }
-    forward = tokens * (4 * model.shape.hidden + _workspace_bytes(model.shape, training)) + CHUNK_BYTES[kind]
+    forward = tokens * (4 * model.shape.hidden + _products_workspace(model.shape, training)) + CHUNK_BYTES[kind]
     copies = 2.0 * model.parameters if training.bfloat16 and training.adapter is None else 0.0
     reference = weights + 4.0 * other_reference + copies + forward + RUNTIME_BYTES[kind]
     return Memory({name: size for name, size in parts.items() if size > 0}, reference)
@@ -138,10 +142,10 @@ def peak_memory(
 def activation_bytes(model: ModelFacts, training: Training) -> float:
     """Bytes that autograd keeps of one token from the forward to the backward of a micro-batch, all layers."""
     shape = model.shape
-    ends = 12.0 * shape.hidden  # the last norm's input, its normalised form, and what the head reads
+    ends = 12.0 * shape.hidden  # the last norm's input, its normalised form, and the gradient that the head leaves
     stream = (2 if training.bfloat16 and training.adapter is not None else 4) * shape.hidden
     if training.checkpointing:
-        return shape.layers * stream + _layer_bytes(model, training) + ends
+        return shape.layers * stream + ends
     return shape.layers * _layer_bytes(model, training) + ends
 
 
@@ -163,17 +167,23 @@ _NORMS = {"gemma2": 4, "gemma3": 4, "gemma3_text": 4, "glm4": 4}
 """Norms of a decoder layer on the residual stream, where they are not two."""
 
 
-def _workspace_bytes(shape: ModelShape, training: Training) -> float:
-    """Bytes per token that the backward of one layer needs beside what was kept."""
+def _layer_workspace(model: ModelFacts, training: Training) -> float:
+    """Bytes per token that the backward of one layer needs beside what was kept: all of it where it is recomputed."""
+    again = _layer_bytes(model, training) if training.checkpointing else 0.0
+    return again + _products_workspace(model.shape, training)
+
+
+def _products_workspace(shape: ModelShape, training: Training) -> float:
     return (2 if training.bfloat16 else 4) * (shape.intermediate + 1.5 * shape.hidden)
 
 
-def _head_bytes(model: ModelFacts, training: Training, kind: str) -> float:
-    """A chunk's logits and their gradient in the compute dtype, the head in it, and the head's float32 gradient."""
+def _head_workspace(model: ModelFacts, training: Training, scored: int, kind: str) -> float:
+    """The logits of a group of pairs; in bfloat16 their gradient too, the head, and on a GPU a product of its size."""
     matrix = model.shape.hidden * model.shape.vocab
-    own_gradient = 4.0 * matrix if training.adapter is None else 0.0
-    chunk = CHUNK_BYTES[kind] * (1.5 if training.bfloat16 else 1.0)
-    return chunk + own_gradient + (2.0 * matrix if training.bfloat16 else 0.0)
+    logits = min(KEPT_BYTES[kind], 4.0 * model.shape.vocab * scored)
+    if not training.bfloat16:
+        return logits
+    return 2 * logits + (6.0 if kind == "gpu" else 2.0) * matrix
 
 
 def _weights(model: ModelFacts, training: Training, engine: Engine, devices: int) -> float:

@@ -68,19 +68,17 @@ class Variant:
             quantized=self.recipe.adapter is not None and self.recipe.adapter.quantize is not None,
         )
 
-    def works(self, *, checkpointing: bool, head_recomputed: bool = True) -> list[Work]:
-        """FLOPs of each row, forward and backward."""
+    def works(self, *, checkpointing: bool = False, kept_bytes: float | None = None) -> list[Work]:
+        """FLOPs of each row, forward and backward; see `Packing.work`."""
         packing, shape = self.workload.packing, self.model.shape
         works = [
-            packing.work(row, shape, checkpointing=checkpointing, head_recomputed=head_recomputed)
-            for row in self.workload.rows
+            packing.work(row, shape, checkpointing=checkpointing, kept_bytes=kept_bytes) for row in self.workload.rows
         ]
         if self.adapter is None:
             return works
         # The products that would give frozen matrices their gradients are left out: one of three, or of four.
-        body, head = (2 + checkpointing) / (3 + checkpointing), (2 + head_recomputed) / (3 + head_recomputed)
-        own = (6.0 + 2 * checkpointing) * self.adapter
-        return [work._replace(body=work.body * body + own * work.tokens, head=work.head * head) for work in works]
+        body, own = (2 + checkpointing) / (3 + checkpointing), (6.0 + 2 * checkpointing) * self.adapter
+        return [work._replace(body=work.body * body + own * work.tokens, head=work.head * 2 / 3) for work in works]
 
     @property
     def evaluations(self) -> int:

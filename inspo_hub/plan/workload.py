@@ -34,6 +34,8 @@ class Packing:
     separator: int
     max_alternative: int | None
     layout: Layout
+    coupled: bool = False
+    """The objective couples pairs: the head computes its logits twice."""
 
     @classmethod
     def of(cls, recipe: Recipe, data: DataFacts) -> Packing:
@@ -44,6 +46,7 @@ class Packing:
             separator=data.separator,
             max_alternative=recipe.alternative.max_tokens,
             layout="flat" if recipe.model.attention == "flat" else "tree",
+            coupled=not recipe.objective.separable,
         )
 
     def limit(self, row: PairRow) -> int | None:
@@ -68,9 +71,16 @@ class Packing:
         scores: Sequence[Score] | None = None,
         training: bool = True,
         checkpointing: bool = False,
-        head_recomputed: bool = True,
+        kept_bytes: float | None = None,
     ) -> Work:
-        """FLOPs of the pair: the layout's layers, and the head on the scores that are computed."""
+        """FLOPs of the pair: the layout's layers, and the head on the scores that are computed.
+
+        Args:
+            kept_bytes: a pair whose logits take more is scored twice by the head; None: none is.
+        """
+        heads = scores or self.trained
+        logits = 4.0 * shape.vocab * self.pair(row, scores=heads).head_positions
+        again = kept_bytes is not None and (self.coupled or logits > kept_bytes)
 
         def flops(of: Sequence[Score]) -> PairFlops:
             return pair_flops(
@@ -82,11 +92,10 @@ class Packing:
                 layout=self.layout,
                 training=training,
                 checkpointing=checkpointing,
-                head_recomputed=head_recomputed,
+                head_recomputed=again,
             )
 
         laid_out = flops(scores or self.scores)
-        heads = scores or self.trained
         head = laid_out.head if heads == (scores or self.scores) else flops(heads).head
         tokens = self.pair(row, scores=scores).tokens
         return Work(float(tokens), float(laid_out.body), float(laid_out.attention), float(head))
@@ -135,6 +144,12 @@ class Workload:
         if self.exact:
             return known
         return known / sum(map(len, self.order)) * self.pairs
+
+    @cached_property
+    def scored_share(self) -> float:
+        """Part of the tokens that the head scores."""
+        scored = sum(int(self.packing.pair(row, scores=self.packing.trained).head_positions) for row in self.rows)
+        return scored / sum(self.tokens_of)
 
     @property
     def longest(self) -> int:
