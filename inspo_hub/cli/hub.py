@@ -62,9 +62,7 @@ def publish(
 
 @app.command(rich_help_panel=HUB)
 def reproduce(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A published model: user/model, or user/model@sha.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A published model: user/model, or user/model@sha.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Output folder; otherwise outputs/<name>-reproduced."),
