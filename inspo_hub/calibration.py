@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,8 +81,8 @@ def measure_speed(
     cases = calibration_cases(TOKENS[device.type])
     batches = [case.batch(small.vocab).to(device) for case in cases]
     steps = [partial(step, model, batch, bfloat16=bfloat16) for batch in batches]
-    medians = interleaved_seconds(steps, device, rounds=rounds, clock=clock)
-    body, attention, head, constant = fit([case.work(small) for case in cases], medians)
+    seconds = interleaved_seconds(steps, device, rounds=rounds, clock=clock)
+    body, attention, head, constant = fit([case.work(small) for case in cases], seconds)
     return Speed(
         body=1 / body,
         attention=1 / (attention or body),
@@ -121,30 +121,41 @@ class Case:
 
 
 def calibration_cases(tokens: int) -> list[Case]:
-    """Rows that tell layers, attention, head and overhead apart; the largest have about this many tokens."""
-    short = (16, 24, 24)
+    """Rows that tell layers, attention, head and overhead apart; the largest have about this many tokens.
+
+    Lengths differ within a row, as those of real pairs do: blocks of one size are faster than blocks of many.
+    """
+    draw = random.Random("lengths of a calibration")
+
+    def pairs(count: int, prompt: int, response: int) -> list[tuple[int, int, int]]:
+        def near(length: int) -> int:
+            return max(2, round(length * draw.uniform(0.4, 1.6)))
+
+        return [(near(prompt), near(response), near(response)) for _ in range(count)]
+
     return [
-        Case([(tokens - 32, 16, 16)], _PLAIN),  # one long path, hardly any head
-        Case([(tokens // 8 - 32, 16, 16)] * 8, _PLAIN),  # the same tokens on shorter paths
-        Case([(8, tokens // 8, tokens // 8)] * 4, _PLAIN),  # all of them scored
-        Case([(tokens // 4, tokens // 8 - 8, tokens // 8)] * 2, _CONDITIONED),
-        Case([short] * (tokens // 112), _CONDITIONED),
-        Case([short] * (tokens // 448), _CONDITIONED),
-        Case([short], _CONDITIONED),
+        Case(pairs(1, tokens - 48, 16), _PLAIN),  # one long path, hardly any head
+        Case(pairs(8, tokens // 8 - 48, 16), _PLAIN),  # the same tokens on shorter paths
+        Case(pairs(4, 8, tokens // 8), _PLAIN),  # all of them scored
+        Case(pairs(2, tokens // 4, tokens // 16), _CONDITIONED),
+        Case(pairs(4, 8, tokens // 16), _CONDITIONED),
+        Case(pairs(max(1, tokens // 112), 16, 24), _CONDITIONED),
+        Case(pairs(max(1, tokens // 448), 16, 24), _CONDITIONED),
+        Case(pairs(1, 16, 24), _CONDITIONED),
     ]
 
 
 def interleaved_seconds(
     actions: Sequence[Callable[[], None]], device: torch.device, *, rounds: int, clock: Clock
 ) -> list[float]:
-    """Median seconds of each action; every round runs all of them, so that a busy machine slows all of them down."""
+    """Least seconds of each action over the rounds; every round runs all of them, so that they meet the same machine."""
     taken: list[list[float]] = [[] for _ in actions]
     for number in range(rounds + 1):
         for place, action in enumerate(actions):
             seconds = _timed(action, device, clock)
             if number:  # the first round warms up
                 taken[place].append(seconds)
-    return [statistics.median(seconds) for seconds in taken]
+    return [min(seconds) for seconds in taken]
 
 
 def fit(works: Sequence[Work], seconds: Sequence[float]) -> tuple[float, float, float, float]:
@@ -225,4 +236,4 @@ def _optimizer_rate(model: nn.Module, device: torch.device, clock: Clock, rounds
     step()
     seconds: Float[np.ndarray, " rounds"] = np.array([_timed(step, device, clock) for _ in range(rounds)])
     count = sum(parameter.numel() for parameter in model.parameters())
-    return OPTIMIZER_TRAFFIC * count / float(np.median(seconds))
+    return OPTIMIZER_TRAFFIC * count / float(seconds.min())
