@@ -18,7 +18,9 @@ from inspo_hub.attention import TreeUnsupported
 from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs import check_packing, chunks, prepare_model, prepared_state, restore_model, tree_logps
 from inspo_hub.logprobs.chunks import HeadTransform, token_logps
+from inspo_hub.logprobs.rope import rope_switch
 from inspo_hub.packing import PackedBatch, pack_pairs
+from inspo_hub.pairs import PreferencePair
 from inspo_hub.views import SCORES, Score
 from tests.architectures import TREE, VOCAB, Architecture, pairs_of_different_lengths
 from tests.oracle import plain_logps
@@ -469,6 +471,39 @@ def test_the_check_leaves_the_model_as_it_found_it() -> None:
     prepare_model(model)
     check_packing(model, pairs_of_different_lengths())
     assert prepared_state(model) is not None
+
+
+# --- rotary embeddings that depend on the batch ----------------------------------------------------------------------
+
+_FACTORS = {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+_LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **_FACTORS}
+
+
+def test_original_length_of_dynamic_rotary_embeddings() -> None:
+    assert rope_switch(LLAMA.build().config) is None
+    long = LlamaConfig(**{**LLAMA.base, "rope_parameters": _LONGROPE})
+    assert rope_switch(long) == 64
+    dynamic = LlamaConfig(
+        **{**LLAMA.base, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+    )
+    assert rope_switch(dynamic) == LLAMA.base["max_position_embeddings"]
+
+
+def test_paths_beyond_the_original_length_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    model = Architecture(name="long", family="Llama", options={"rope_parameters": _LONGROPE}).build()
+    short = batch_of()
+    assert short.longest_path <= 64
+    assert_equal(model, short, expected(model))
+    assert not caplog.records
+    longer = [*pairs_of_different_lengths(), PreferencePair(prompt=[5] * 80, chosen=[6, 7], rejected=[8])]
+    exact = plain_logps(model, longer, SCORES)
+    batch = pack_pairs(longer, SCORES)
+    logps = [tree_logps(model, batch).get("chosen") for _ in range(2)]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "a path of 83 tokens is beyond 64" in caplog.text
+    # The long pair is right; what the warning speaks of are the short ones beside it.
+    torch.testing.assert_close(logps[0][-1], exact["chosen"][-1], rtol=1e-12, atol=1e-11)
+    assert (logps[0] - exact["chosen"])[:-1].abs().max() > 1e-3
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

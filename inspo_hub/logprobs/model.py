@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from inspo_hub.attention import LAYOUT_ARGUMENT, AttentionSwitch
 from inspo_hub.logprobs.fused import PairLosses, ScoredPairs
 from inspo_hub.logprobs.head import Head, find_head
+from inspo_hub.logprobs.rope import RopeWatch
 from inspo_hub.packing import Layout, PackedBatch
 from inspo_hub.views import Score, TreeLogps
 
@@ -29,6 +30,7 @@ class Prepared:
     """The transformers model, adapters in place, without what PEFT wraps around it."""
     head: Head
     switch: AttentionSwitch
+    rope: RopeWatch
     forward_before: Any
     """The instance's own `forward`, where something had patched it before."""
 
@@ -48,6 +50,7 @@ def prepare_model(model: nn.Module, *, layout: Layout = "tree") -> nn.Module:
             causal_lm=causal_lm,
             head=find_head(causal_lm),
             switch=AttentionSwitch(causal_lm),
+            rope=RopeWatch(causal_lm.config),
             forward_before=model.__dict__.get("forward"),
         )
         object.__setattr__(model, _STATE, prepared)
@@ -184,6 +187,7 @@ def _hidden_states(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tok
     """The decoder's last hidden states of all rows, row after row."""
     # Not undone afterwards: gradient checkpointing runs the layers again in the backward.
     prepared.switch.use(tree=batch.layout is not None)
+    prepared.rope.look(batch)
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
     if batch.layout is not None:
         inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: batch.layout}
