@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from inspo_hub import hub
@@ -79,7 +80,7 @@ def recipe_of(published: PublishedRun, files: Path | None) -> Recipe:
     where = f"recipe of {published.source}"
     named = local_paths(published.recipe_text, where)
     folder = None if files is None else files.expanduser().absolute()
-    outside = [path for path in named if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts]
+    outside = [path for path in named if not path.startswith("./") or ".." in re.split(r"[\\/]", path)]
     if outside:
         raise DataError(
             f"it names files outside of its folder: {', '.join(outside)}",
