@@ -80,7 +80,7 @@ def test_it_leaves_an_adapter_that_peft_loads_and_no_path_of_this_machine(
 
 
 def test_its_reference_is_the_base_and_it_starts_there(whole: Project) -> None:
-    assert whole.records()[0]["plain_margin"] == pytest.approx(0, abs=1e-6)
+    assert whole.records()[0]["plain_margin"] == pytest.approx(0, abs=1e-5)
     assert whole.records()[-1]["plain_margin"] != 0
     assert summary(whole.folder / "out")["reference"]["name"].startswith("base with the adapter off")
 
@@ -91,7 +91,7 @@ def test_rank_kind_and_the_whole_model_share_one_reference(whole: Project, caplo
         caplog.clear()
         train(whole, output, *overrides, "train.max_steps=2", "conditioning=none")
         assert "45 rows, 45 of them cached" in caplog.text
-        assert whole.records(output)[0]["plain_margin"] == pytest.approx(0, abs=1e-6)
+        assert whole.records(output)[0]["plain_margin"] == pytest.approx(0, abs=1e-5)
     assert (whole.folder / "full" / "model.safetensors").is_file()
 
 
@@ -119,7 +119,7 @@ def test_going_on_from_an_adapter_refers_to_that_adapter(whole: Project, caplog:
     assert run(recipe, ["train.max_steps=2"], output=whole.folder / "second") == 0
     assert "45 rows, 0 of them cached" in caplog.text
     first = whole.records("second")[0]
-    assert first["plain_margin"] == pytest.approx(0, abs=1e-6)
+    assert first["plain_margin"] == pytest.approx(0, abs=1e-5)
     assert first["plain_accuracy"] == 0.5
     assert "with adapter" in summary(whole.folder / "second")["reference"]["name"]
     before, after = (load_file(whole.folder / name / "adapter_model.safetensors") for name in ("out", "second"))
