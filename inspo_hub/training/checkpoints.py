@@ -64,12 +64,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def latest_complete(folder: Path) -> Path | None:
-    """The newest whole checkpoint; newer ones that are not whole are removed, so that nothing mistakes them."""
-    for checkpoint in reversed(list_checkpoints(folder)):
+    """The newest whole checkpoint. All that are not whole are removed: newer ones that were never finished, so that
+    nothing mistakes them, and older ones that a kill left half removed."""
+    whole = None
+    for checkpoint in list_checkpoints(folder):
         if read_manifest(checkpoint) is not None:
-            return checkpoint
-        shutil.rmtree(checkpoint)
-    return None
+            whole = checkpoint
+        else:
+            shutil.rmtree(checkpoint)
+    return whole
 
 
 def rotate(folder: Path, keep: int) -> None:

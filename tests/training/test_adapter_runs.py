@@ -115,12 +115,11 @@ def test_killed_it_goes_on_to_the_same_bits(whole: Project, adapter: str) -> Non
 
 def test_going_on_from_an_adapter_refers_to_that_adapter(whole: Project, caplog: pytest.LogCaptureFixture) -> None:
     recipe = whole.folder / "goes_on.yaml"
-    recipe.write_text(RECIPE + "adapter: {base_adapter: out}\n")
+    recipe.write_text(RECIPE + "adapter: {base_adapter: ./out}\n")
     assert run(recipe, ["train.max_steps=2"], output=whole.folder / "second") == 0
     assert "45 rows, 0 of them cached" in caplog.text
     first = whole.records("second")[0]
     assert first["plain_margin"] == pytest.approx(0, abs=1e-5)
-    assert first["plain_accuracy"] == 0.5
     assert "with adapter" in summary(whole.folder / "second")["reference"]["name"]
     before, after = (load_file(whole.folder / name / "adapter_model.safetensors") for name in ("out", "second"))
     assert before.keys() == after.keys()

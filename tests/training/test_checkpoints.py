@@ -22,11 +22,13 @@ def write_checkpoint(folder: Path, step: int, *, sealed: bool = True) -> Path:
     return checkpoint
 
 
-def test_the_newest_whole_checkpoint_is_used_and_torn_ones_after_it_are_removed(tmp_path: Path) -> None:
+def test_the_newest_whole_checkpoint_is_used_and_torn_ones_are_removed(tmp_path: Path) -> None:
+    half_removed = write_checkpoint(tmp_path, 8, sealed=False)
     whole = write_checkpoint(tmp_path, 9)
     torn = write_checkpoint(tmp_path, 10, sealed=False)
     assert latest_complete(tmp_path) == whole
     assert not torn.exists()
+    assert not half_removed.exists()
     assert read_manifest(whole) is not None
     assert read_manifest(whole)["training"] == {"train.lr": 1e-6}
 
