@@ -148,7 +148,7 @@ def calibration_cases(tokens: int) -> list[Case]:
 def interleaved_seconds(
     actions: Sequence[Callable[[], None]], device: torch.device, *, rounds: int, clock: Clock
 ) -> list[float]:
-    """Least seconds of each action over the rounds; every round runs all of them, so that they meet the same machine."""
+    """Least seconds of each action over the rounds; every round runs all of them, on the same machine."""
     taken: list[list[float]] = [[] for _ in actions]
     for number in range(rounds + 1):
         for place, action in enumerate(actions):
