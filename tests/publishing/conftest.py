@@ -148,6 +148,14 @@ def machine(hub: HubServer, tmp_path: Path) -> Machine:
     return Machine(hub, new_home(tmp_path, "here"), hub.add_token("alice"))
 
 
+@pytest.fixture
+def as_alice(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
+    """This process speaks to the Hub as alice: for commands that train nothing, and so need no process of their own."""
+    monkeypatch.setenv("HF_TOKEN", hub.token("alice"))
+    monkeypatch.setenv("INSPO_HUB_CACHE", str(tmp_path / "cache"))
+    return hub
+
+
 def new_home(folder: Path, name: str) -> Path:
     home = folder / name
     home.mkdir()

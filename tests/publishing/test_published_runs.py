@@ -106,6 +106,7 @@ def test_nothing_of_the_machine_and_no_token_gets_out(hub: HubServer, whole: Who
     assert token not in messages
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_everything_done(hub: HubServer, whole: Whole) -> None:
     before = hub.head(whole.repo), hub.head(whole.repo, "checkpoints")
     told = whole.machine.run()

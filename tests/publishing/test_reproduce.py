@@ -17,15 +17,6 @@ from tests.hub_server import HubServer
 from .conftest import Machine, Whole, World
 
 
-@pytest.fixture
-def as_alice(hub: HubServer, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HubServer:
-    """This process speaks to the Hub as alice, for what trains nothing."""
-    assert whole.machine.token is not None
-    monkeypatch.setenv("HF_TOKEN", whole.machine.token)
-    monkeypatch.setenv("INSPO_HUB_CACHE", str(tmp_path / "cache"))
-    return hub
-
-
 def publish_card(hub: HubServer, whole: Whole, change: dict[str, str]) -> str:
     """A copy of the published model whose recipe somebody changed; card, recipe and lock agree again."""
     repo = hub.unique("changed", "alice")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from inspo_hub.cli import main
 from inspo_hub.hub import bytes_hash
 from inspo_hub.hub.checkpoints import MANIFEST, manifest
 from tests.hub_server import Do, HubServer
@@ -74,13 +75,20 @@ def _push_incomplete(hub: HubServer, repo: str) -> None:
     hub.commit(repo, {MANIFEST: said}, revision="checkpoints", title=f"Checkpoint at step {STEPS - 1}")
 
 
-def test_frozen_needs_a_lock(hub: HubServer, machine: Machine, world: World) -> None:
+@pytest.mark.parametrize(
+    ("argument", "code", "said"),
+    [("--frozen", 3, "there is no lock"), ("--resume=hub", 2, "the recipe publishes nothing")],
+)
+def test_what_is_not_there_is_not_gone_on_with(
+    as_alice: HubServer,
+    machine: Machine,
+    world: World,
+    capsys: pytest.CaptureFixture[str],
+    argument: str,
+    code: int,
+    said: str,
+) -> None:
     machine.write_recipe(world.recipe)
-    told = machine.run("--frozen", expect=3)
-    assert told["what"] == "there is no lock"
+    assert main(["run", str(machine.recipe), "--output", str(machine.output()), argument]) == code
+    assert said in capsys.readouterr().err
     assert not machine.output().exists()
-
-
-def test_resuming_from_the_hub_needs_a_place_there(hub: HubServer, machine: Machine, world: World) -> None:
-    machine.write_recipe(world.recipe)
-    assert machine.run("--resume", "hub", expect=2)["where"] == "publish"
