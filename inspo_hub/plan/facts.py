@@ -75,8 +75,6 @@ class SourceFacts:
     """Rows that were tokenised."""
     invalid: Mapping[str, int] = field(default_factory=dict)
     """Kind of problem -> rows among those looked at that cannot be pairs."""
-    read_bytes: int = 0
-    """Bytes that had to be fetched to know this."""
 
 
 @dataclass(frozen=True, kw_only=True)

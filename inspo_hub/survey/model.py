@@ -18,7 +18,9 @@ from inspo_hub.plan.facts import ModelFacts
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\.weight$")
 _HEAD = re.compile(r"^(.*\.)?(lm_head|embed_out)\.weight$")
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.weight$")
-_BUFFERS = re.compile(r"(rotary_emb\.inv_freq|(^|\.)attn\.(masked_)?bias|attention\.(masked_)?bias)$")
+_BUFFERS = re.compile(
+    r"(rotary_emb\.inv_freq|(^|\.)attn\.(masked_)?bias|attention\.(masked_)?bias|e_score_correction_bias)$"
+)
 _OTHER_SENSES = re.compile(r"(^|\.)(vision|visual|audio|image|multi_modal|mm_|speech)")
 _EXPERTS = re.compile(r"\.experts\.")
 _PACKED = {"U8", "I8", "I32", "F8_E4M3", "F8_E5M2", "F4"}

@@ -99,9 +99,11 @@ def variant_of(
     name: str = "planned",
     pairs: int | None = None,
     heldout: int = 0,
-    reference: ModelFacts | None = None,
+    reference_model: ModelFacts | None = None,
     data: DataFacts | None = None,
     **keys: Any,
 ) -> Variant:
+    if heldout:
+        keys["data"] = {"train": ({"id": "owner/data"},), "heldout": {"fraction": 0.1}}
     facts = data or data_of(rows, pairs=pairs, heldout=heldout)
-    return Variant.of(name, recipe_of(**keys), model_of(shape), facts, reference)
+    return Variant.of(name, recipe_of(**keys), model_of(shape), facts, reference_model)
