@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,30 +60,37 @@ def check_packing(
     Raises:
         TrainingError: not even flat packing agrees with the model's own forward.
     """
+    with _left_as_found(model) as prepared, torch.no_grad():
+        comparison = _Comparison(
+            model=model,
+            prepared=prepared,
+            pairs=pairs,
+            scores=scores_of(conditioning),
+            separator=separator,
+            max_alternative_tokens=max_alternative_tokens,
+            tolerance=TOLERANCE.get(_dtype(model), 1e-3) if tolerance is None else tolerance,
+        )
+        check = comparison.decide()
+    log.log(logging.INFO if check.layout == "tree" else logging.WARNING, "packing: %s, %s", check.layout, check.reason)
+    return check
+
+
+@contextlib.contextmanager
+def _left_as_found(model: nn.Module) -> Iterator[Prepared]:
+    """The model prepared and evaluating for a while; then in its modes again, and prepared only if it was."""
     was_prepared = prepared_state(model) is not None
+    training = {module: module.training for module in model.modules()}
     prepare_model(model, layout="flat")
     prepared = prepared_state(model)
     assert prepared is not None
-    comparison = _Comparison(
-        model=model,
-        prepared=prepared,
-        pairs=pairs,
-        scores=scores_of(conditioning),
-        separator=separator,
-        max_alternative_tokens=max_alternative_tokens,
-        tolerance=TOLERANCE.get(_dtype(model), 1e-3) if tolerance is None else tolerance,
-    )
-    training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            check = comparison.decide()
+        yield prepared
     finally:
-        model.train(training)
+        for module, mode in training.items():
+            module.training = mode
         if not was_prepared:
             restore_model(model)
-    log.log(logging.INFO if check.layout == "tree" else logging.WARNING, "packing: %s, %s", check.layout, check.reason)
-    return check
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
