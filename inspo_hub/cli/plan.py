@@ -5,19 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from inspo_hub.cli.app import RECIPES, JsonOption, RecipeArgument, SetOption, app, show
 from inspo_hub.errors import InspoError, RecipeError
 from inspo_hub.recipe import load_recipe
-
-if TYPE_CHECKING:
-    from inspo_hub.plan.estimate import Here
-    from inspo_hub.plan.results import Estimate
-    from inspo_hub.plan.variants import Variant
-    from inspo_hub.recipe import Recipe
 
 SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 
@@ -49,12 +43,13 @@ def plan(
 ) -> None:
     """Say what a recipe takes before it starts: tokens, steps, memory, hours, money. No GPU, no weights, no torch."""
     from inspo_hub.plan.report import to_markdown, to_text
+    from inspo_hub.planning import plan_recipe
 
     loaded = load_recipe(recipe, overrides)
     # The data report of a sample would be taken for that of the data.
     logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)
     target = _summary_target(summary, summary_file)
-    found = plan_recipe(loaded, flavor=flavor, gpus=gpus, sample=sample, calibrate=calibrate)
+    found = plan_recipe(loaded, flavor=flavor, gpus=gpus, sample_rows=sample, calibrate=calibrate)
     if target is not None:
         _append(target, to_markdown(loaded.name, found))
     if max_usd is not None and as_json:
@@ -62,26 +57,6 @@ def plan(
     show({"recipe": str(recipe), "name": loaded.name, **found.to_dict()}, to_text(loaded.name, found), as_json=as_json)
     if max_usd is not None:
         found.require_at_most(max_usd)
-
-
-def plan_recipe(
-    recipe: Recipe, *, flavor: str = "auto", gpus: int | None = None, sample: int = 2048, calibrate: bool = False
-) -> Estimate:
-    """The estimate of a loaded recipe on the machines that the Hub lists now, or on those of the dated table."""
-    from inspo_hub import hub
-    from inspo_hub.plan.estimate import estimate
-    from inspo_hub.plan.hardware import price_list
-    from inspo_hub.survey import survey
-
-    variants = survey(recipe, sample_rows=sample)
-    here = _measure_here(variants) if calibrate else None
-    return estimate(variants, price_list(hub.hardware()), flavor=flavor, gpus=gpus, here=here)
-
-
-def _measure_here(variants: list[Variant]) -> Here:
-    from inspo_hub.calibration import measure_here
-
-    return measure_here(variants)
 
 
 def _summary_target(summary: bool, file: Path | None) -> Path | None:

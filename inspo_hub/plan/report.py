@@ -200,8 +200,8 @@ def _chosen_section(plan: Estimate) -> list[tuple[str, list[str], Table | None]]
     if chosen is None or chosen.setting is None or chosen.memory is None:
         return []
     lines = [f"--set {setting}" for setting in plan.settings]
-    if chosen.setting.devices > 1:
-        lines.append(f"accelerate launch with {ENGINES[chosen.setting.engine]} on {chosen.setting.devices} GPUs")
+    if plan.launch is not None:
+        lines += [f"{chosen.setting.engine}: {ENGINES[chosen.setting.engine]}", plan.launch]
     lines.append("memory: " + ", ".join(f"{name} {size / GB:,.2f} GB" for name, size in chosen.memory.parts.items()))
     lines.append(f"reference pass: {chosen.memory.reference / GB:,.2f} GB")
     if chosen.hours is not None:

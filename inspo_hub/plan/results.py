@@ -12,6 +12,7 @@ from inspo_hub.plan.facts import DataFacts, ModelFacts
 from inspo_hub.plan.machines import MachineEstimate
 from inspo_hub.plan.memory import Engine
 from inspo_hub.plan.variants import ReferencePass
+from inspo_hub.recipe.shipped import shipped_folder
 
 TIMEOUT_MARGIN, TIMEOUT_EXTRA_S = 1.5, 900.0
 """A Job's time limit is the estimate with this margin: speeds are assumed."""
@@ -121,6 +122,16 @@ class Estimate:
             f"train.activation_checkpointing={str(setting.checkpointing).lower()}",
         ]
 
+    @property
+    def launch(self) -> str | None:
+        """How several GPUs are started with the shipped profile of the chosen engine; None for one device."""
+        setting = self.chosen.setting if self.chosen else None
+        if setting is None or setting.devices == 1:
+            return None
+        profile = shipped_folder() / "accelerate" / f"{setting.engine}.yaml"
+        config = f"--config_file {profile} " if profile.is_file() else ""
+        return f"accelerate launch {config}--num_processes {setting.devices} -m inspo_hub.run RECIPE"
+
     def require_at_most(self, usd: float) -> None:
         """Raises OverBudget where the chosen machine is expected to cost more."""
         if self.chosen is not None and self.chosen.usd is not None and self.chosen.usd > usd:
@@ -145,5 +156,6 @@ class Estimate:
             "chosen": self.chosen.to_dict() if self.chosen else None,
             "timeout_minutes": self.timeout_minutes,
             "settings": self.settings,
+            "launch": self.launch,
             "prices": self.prices,
         }

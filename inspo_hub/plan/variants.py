@@ -29,20 +29,29 @@ class Variant:
     data: DataFacts
     reference: ModelFacts | None
     """The reference where it is another model than the initial policy."""
+    base_adapter: int | None
+    """Parameters of the adapter that training starts from, where there is one."""
     workload: Workload = field(repr=False)
 
     @classmethod
     def of(
-        cls, name: str, recipe: Recipe, model: ModelFacts, data: DataFacts, reference: ModelFacts | None = None
+        cls,
+        name: str,
+        recipe: Recipe,
+        model: ModelFacts,
+        data: DataFacts,
+        *,
+        reference: ModelFacts | None = None,
+        base_adapter: int | None = None,
     ) -> Variant:
-        return cls(name, recipe, model, data, reference, Workload.of(recipe, data))
+        return cls(name, recipe, model, data, reference, base_adapter, Workload.of(recipe, data))
 
     @cached_property
     def adapter(self) -> int | None:
         """Trained numbers of the recipe's adapter: r·(rows + columns) for each matrix that gets one, DoRA's lengths."""
         section = self.recipe.adapter
-        if section is None:
-            return None
+        if section is None or self.base_adapter is not None:
+            return self.base_adapter
         matrices = [
             shape
             for name, shape in self.model.matrices.items()

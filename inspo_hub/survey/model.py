@@ -15,6 +15,7 @@ from inspo_hub.cost import ModelShape
 from inspo_hub.errors import ResolutionError
 from inspo_hub.plan.facts import ModelFacts
 
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _EMBEDDING = re.compile(r"(^|\.)(embed_tokens|wte|embed_in|word_embeddings|tok_embeddings|embeddings)\.weight$")
 _HEAD = re.compile(r"^(.*\.)?(lm_head|embed_out)\.weight$")
 _POSITIONS = re.compile(r"(^|\.)(wpe|embed_positions|position_embeddings?)\.weight$")
@@ -60,6 +61,11 @@ def model_facts(pinned: hub.Pinned) -> ModelFacts:
         download_bytes=download_bytes,
         notes=tuple(notes),
     )
+
+
+def adapter_parameters(pinned: hub.Pinned) -> int:
+    """The numbers of a pinned adapter, from the header of its weights."""
+    return sum(math.prod(tensor["shape"]) for tensor in hub.safetensors_header(pinned, ADAPTER_WEIGHTS).values())
 
 
 def _config(pinned: hub.Pinned) -> dict[str, Any]:

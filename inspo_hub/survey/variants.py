@@ -10,7 +10,7 @@ from inspo_hub.plan import make_plans
 from inspo_hub.plan.variants import Variant
 from inspo_hub.survey.characters import facts_from_characters
 from inspo_hub.survey.data import Reader
-from inspo_hub.survey.model import model_facts
+from inspo_hub.survey.model import adapter_parameters, model_facts
 from inspo_hub.survey.tokenizers import INSTALL, missing_libraries, tokenizer_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def survey(recipe: Recipe, *, sample_rows: int = DEFAULT_SAMPLE) -> list[Variant
             plan.recipe,
             looker.model(plan.model),
             looker.data(plan),
-            looker.model(plan.reference) if plan.reference else None,
+            reference=looker.model(plan.reference) if plan.reference else None,
+            base_adapter=adapter_parameters(plan.base_adapter) if plan.base_adapter else None,
         )
         for name, plan in plans.items()
     ]

@@ -106,4 +106,4 @@ def variant_of(
     if heldout:
         keys["data"] = {"train": ({"id": "owner/data"},), "heldout": {"fraction": 0.1}}
     facts = data or data_of(rows, pairs=pairs, heldout=heldout)
-    return Variant.of(name, recipe_of(**keys), model_of(shape), facts, reference_model)
+    return Variant.of(name, recipe_of(**keys), model_of(shape), facts, reference=reference_model)

@@ -246,6 +246,9 @@ def test_texts_and_json_say_the_same() -> None:
     assert set(facts["machines"]) == {flavour.name for flavour in TABLE.flavours}
     assert facts["variants"]["planned"]["tokens"] == found.variants[0].tokens
     assert facts["settings"] == found.settings
+    assert facts["launch"] == found.launch
+    assert f"--num_processes {found.chosen.setting.devices} -m inspo_hub.run" in found.launch
+    assert plan(shape=SMALL, gpus=1).launch is None
     for text in (to_text("recipe", found), to_markdown("recipe", found)):
         assert f"{found.variants[0].tokens:,}" in text
         assert found.chosen.flavour.name in text

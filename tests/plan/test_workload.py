@@ -107,6 +107,11 @@ def test_a_frozen_base_has_no_gradients_of_its_matrices() -> None:
     share = adapter.works()[0].body / whole.works()[0].body
     assert 2 / 3 < share < 0.68
     assert adapter.works()[0].attention == whole.works()[0].attention
+    data = data_of(ROWS)
+    goes_on = Variant.of(
+        "on", recipe_of(adapter={"base_adapter": "owner/lora"}), model_of(EIGHT), data, base_adapter=77
+    )
+    assert goes_on.trained == 77
     only_queries = variant_of(ROWS, adapter={"r": 8, "target_modules": ("q_proj",), "use_dora": True})
     assert only_queries.trained == 32 * (8 * 8192 + 4096)
 

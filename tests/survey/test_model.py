@@ -14,9 +14,12 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from inspo_hub import hub as room
+from inspo_hub.adapters import new_adapter
 from inspo_hub.cost import ModelShape
 from inspo_hub.errors import ResolutionError
+from inspo_hub.recipe import AdapterSection
 from inspo_hub.survey import model_facts
+from inspo_hub.survey.model import adapter_parameters
 from tests.architectures import TREE, Architecture
 from tests.hub.conftest import alice, write_files
 from tests.hub_server.server import HubServer
@@ -151,3 +154,10 @@ def test_headers_come_by_ranges_and_weights_stay_where_they_are(alice: HubServer
     ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", entry.headers.get("range", "")) for entry in asked]
     assert asked
     assert sum(int(found[2]) - int(found[1]) for found in ranges) <= 2 * room.READ_AHEAD
+
+
+def test_an_adapter_s_numbers_are_its_tensors(tmp_path: Path) -> None:
+    section = AdapterSection(r=4, target_modules=("q_proj", "up_proj"))
+    model = new_adapter(LlamaForCausalLM(LlamaConfig(**small())), section, seed=0)
+    model.save_pretrained(str(tmp_path), save_embedding_layers=False)
+    assert adapter_parameters(local(tmp_path)) == model.get_nb_trainable_parameters()[0]
