@@ -9,10 +9,10 @@ from tests.training.conftest import Project, make_project
 RECIPE = """\
 version: 1
 name: stress
-model: {id: base}
+model: {id: ./base}
 data:
-  train: [{id: train.jsonl}]
-  heldout: [{id: heldout.jsonl}]
+  train: [{id: ./train.jsonl}]
+  heldout: [{id: ./heldout.jsonl}]
   max_length: 256
 alternative: {turn_text: again}
 objective: {name: dpo, beta: 0.5}
@@ -28,5 +28,5 @@ train:
 """
 
 
-def stress_project(folder: Path) -> Project:
-    return make_project(folder, rows=140, heldout=7, recipe=RECIPE)
+def stress_project(folder: Path, rows: int = 140) -> Project:
+    return make_project(folder, rows=rows, heldout=7, recipe=RECIPE)
