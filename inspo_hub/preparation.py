@@ -22,6 +22,7 @@ from inspo_hub.publishing import fetch_checkpoints, preflight
 from inspo_hub.recipe import HeldoutFraction, is_path
 from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
+from inspo_hub.training.outputs import remove_unfinished
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,6 +111,7 @@ def _plan_and_fetch(
     What would stop the run later (access, the target repository, disk space) stops it here, before anything large is
     downloaded.
     """
+    remove_unfinished([output, *folders.values()])
     if from_hub:
         fetch_checkpoints(recipe, folders)
     must_exist = lock_rule in ("refuse", "exact")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,17 @@ def clear(job: VariantJob) -> None:
     for weights in job.output.glob("*.safetensors"):
         weights.unlink()
     shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+
+_UNFINISHED = re.compile(r"\..+\.\d+(-\d+)?\.tmp")
+
+
+def remove_unfinished(folders: Iterable[Path]) -> None:
+    """Removes what a kill left of files that were being written, from output folders and their reports."""
+    for folder in {where for output in folders for where in (output, output / "report")}:
+        for path in folder.glob(".*.tmp"):
+            if _UNFINISHED.fullmatch(path.name) and path.is_file():
+                path.unlink()
 
 
 def move_into_place(staging: Path, output: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inspo_hub.training.checkpoints import MANIFEST, latest_complete, list_checkpoints, read_manifest, rotate, seal
+from inspo_hub.training.outputs import remove_unfinished
 from inspo_hub.training.records import JsonLines
 
 
@@ -59,6 +60,17 @@ def test_rotation_keeps_the_newest_and_does_not_count_torn_ones(tmp_path: Path) 
     write_checkpoint(tmp_path, 4, sealed=False)
     rotate(tmp_path, 2)
     assert [path.name for path in list_checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3", "checkpoint-4"]
+
+
+def test_what_a_kill_left_unfinished_goes_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "report").mkdir()
+    unfinished = [tmp_path / ".lock.json.71-140.tmp", tmp_path / "report" / ".data.json.71.tmp"]
+    others = [tmp_path / name for name in (".variant.json", ".mine.tmp", "a.71.tmp")] + [tmp_path / "report" / "x.json"]
+    for path in (*unfinished, *others):
+        path.touch()
+    remove_unfinished([tmp_path, tmp_path / "not there"])
+    assert not any(path.exists() for path in unfinished)
+    assert all(path.exists() for path in others)
 
 
 def test_records_after_the_checkpoint_are_dropped_and_a_cut_line_is_forgotten(tmp_path: Path) -> None:
