@@ -169,6 +169,12 @@ def other_machine(machine: Machine, folder: Path, name: str = "elsewhere") -> Ma
     return there
 
 
+def copied(whole: Whole, machine: Machine) -> Path:
+    """The output of the uninterrupted run, as somebody copied it, without what was published of it."""
+    left_out = shutil.ignore_patterns(".publish", "checkpoints")
+    return shutil.copytree(whole.machine.output(), machine.output(), ignore=left_out)
+
+
 def titles(hub: HubServer, repo: str, revision: str = "main", *, type: str = "model") -> list[str]:
     """The titles of a branch's commits, oldest first, without the one that the Hub makes itself."""
     return [commit.title for commit in reversed(hub.history(repo, revision, type=type))][1:]

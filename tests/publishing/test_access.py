@@ -11,9 +11,9 @@ import pytest
 
 from inspo_hub.cli import main
 from tests.hub_server import HubServer
-from tests.hub_server.process import environment, run_with_hub
+from tests.hub_server.process import environment
 
-from .conftest import Machine, World
+from .conftest import Machine, Whole, World, copied
 
 SEVERAL_RUNS = """
     import json, os, sys
@@ -115,30 +115,29 @@ def test_a_card_that_the_hub_would_refuse_is_told_before_training(
 
 
 @pytest.mark.slow
-def test_a_public_repository_where_the_recipe_says_so(hub: HubServer, machine: Machine, world: World) -> None:
-    """And by Xet, the client's own way."""
-    repo = hub.unique("public", "alice")
-    there = Machine(hub, machine.home, machine.token, xet=True)
-    there.write_recipe(world.recipe, publish={"repo": repo, "strategy": "every_save", "private": False})
-    told = there.run("--set", "train.max_steps=2")
-    assert told["variants"]["tiny"]["published"]["complete"]
-    assert not hub.repo(repo).private
-    assert hub.files(repo)["model.safetensors"] == there.weights()
-    assert hub.log.count("POST", "/v1/shards", origin="cas"), "the weights went by Xet"
-    anyone = run_with_hub(
-        hub, f"from huggingface_hub import HfApi; print(HfApi().model_info('{repo}').id)", home=machine.home
-    )
-    assert anyone.stdout.strip() == repo
-
-
-@pytest.mark.slow
-def test_a_pull_request_where_one_has_no_write_access(hub: HubServer, machine: Machine, world: World) -> None:
+def test_a_pull_request_by_xet_where_one_has_no_write_access(hub: HubServer, machine: Machine, world: World) -> None:
     theirs = hub.unique("theirs", "bob")
     hub.create_repo(theirs, {"README.md": "# Bob's own\n"})
-    machine.write_recipe(world.recipe, publish={"repo": theirs, "strategy": "end", "create_pr": True})
-    published = machine.run("--set", "train.max_steps=2")["variants"]["tiny"]["published"]
+    there = Machine(hub, machine.home, machine.token, xet=True)
+    there.write_recipe(world.recipe, publish={"repo": theirs, "strategy": "every_save", "create_pr": True})
+    published = there.run("--set", "train.max_steps=2")["variants"]["tiny"]["published"]
     assert published["complete"]
     assert published["pull_request"] == 1
     assert hub.files(theirs) == {"README.md": b"# Bob's own\n"}
-    assert hub.files(theirs, "refs/pr/1")["model.safetensors"] == machine.weights()
+    assert hub.files(theirs, "refs/pr/1")["model.safetensors"] == there.weights()
     assert hub.repo(theirs).discussions[1].status == "open"
+    assert hub.log.count("POST", "/v1/shards", origin="cas"), "the weights went by Xet"
+
+
+def test_public_and_pull_requests_by_the_command_line(hub: HubServer, machine: Machine, whole: Whole) -> None:
+    output, repo, theirs = str(copied(whole, machine)), hub.unique("public", "alice"), hub.unique("theirs", "bob")
+    hub.create_repo(theirs, {"README.md": "# Bob's own\n"})
+    assert machine.cli("publish", output, "--repo", repo, "--public")["ok"]
+    assert not hub.repo(repo).private
+    assert hub.files(repo)["model.safetensors"] == whole.machine.weights()
+    told = machine.cli("publish", output, "--repo", theirs, expect=3)
+    assert "alice may not write to the repository" in told["what"]
+    told = machine.cli("publish", output, "--repo", theirs, "--create-pr")
+    assert told["variants"]["tiny"]["pull_request"] == 1
+    assert hub.files(theirs, "refs/pr/1")["model.safetensors"] == whole.machine.weights()
+    assert machine.cli("publish", output, "--collection", "--create-pr", expect=5)["where"] == output

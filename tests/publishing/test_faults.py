@@ -11,7 +11,7 @@ import pytest
 
 from tests.hub_server import Answer, Do, Drop, HubServer, Slow
 
-from .conftest import STEPS, Machine, Whole, World, titles
+from .conftest import STEPS, Machine, Whole, World, copied, titles
 
 AT_ONCE = "0.02"
 """Minutes that the end of these runs waits: about a second."""
@@ -127,19 +127,10 @@ def test_a_card_that_the_hub_refuses_keeps_no_weights_back(hub: HubServer, whole
     """Published anew under another name: the output of a run is all that it takes."""
     repo = hub.unique("card", "alice")
     hub.faults.add("POST", "/commit/", Answer(400, "Invalid metadata in README.md"), skip=1, times=None)
-    output = str(_copy(whole, machine))
+    output = str(copied(whole, machine))
     told = machine.cli("publish", output, "--repo", repo, "--wait", AT_ONCE, expect=5)
     assert [each["what"] for each in told["variants"]["tiny"]["missing"]] == ["card"]
     assert hub.files(repo)["model.safetensors"] == whole.machine.weights()
     hub.faults.clear()
     assert machine.cli("publish", output)["ok"], "where to is remembered"
     assert f"inspo-hub reproduce {repo}" in hub.files(repo)["README.md"].decode()
-
-
-def _copy(whole: Whole, machine: Machine) -> Path:
-    """The output of the uninterrupted run, as somebody copied it, without what was published of it."""
-    import shutil
-
-    return shutil.copytree(
-        whole.machine.output(), machine.output(), ignore=shutil.ignore_patterns(".publish", "checkpoints")
-    )

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.hub_server import HubServer
+from tests.hub_server.process import run_with_hub
 
 from .conftest import Machine, Whole, World
+
+AWAY = """
+    import json, sys
+    from inspo_hub.cli import main
+
+    for command in json.loads(sys.argv[1]):
+        code = main(["run", "recipe.yaml", "--json", *command])
+        print(json.dumps({"returned": code}), flush=True)
+"""
+"""In one process, because importing takes longest."""
 
 
 @pytest.mark.slow
@@ -19,20 +32,32 @@ def test_the_cache_serves_commits_and_nothing_else(
     machine.run("--set", "train.max_steps=2", output="first")
     rows = hub.head(mine.rows, type="dataset")
     later = hub.commit(mine.rows, {"train.jsonl": mine.row_files["test.jsonl"]}, type="dataset")
-    fetched = machine.cli("preview", str(machine.recipe), "-n", "1")
-    assert fetched["ok"], "the later commit's rows are downloaded"
+    fetch = f"from inspo_hub import hub; hub.fetch(hub.resolve('dataset', '{mine.rows}'))"
+    run_with_hub(hub, fetch, home=machine.home)
     hub.stop()
 
-    told = machine.run(expect=3, output="unpinned")
-    assert "the Hub cannot be reached" in told["what"]
-    assert "may have moved since it was cached" in told["what"]
-    assert f"set its revision to the cached commit {later}" in machine.said[-1]
+    revisions = {"model": hub.head(mine.base), "data.train.0": rows, "data.heldout.0": rows}
+    pinned = [word for key, sha in revisions.items() for word in ("--set", f"{key}.revision={sha}")]
+    commands = [
+        ["--output", "unpinned"],
+        ["--output", "pinned", *pinned],
+        ["--output", "first", "--set", "train.max_steps=2"],
+    ]
+    done = _run_all(hub, machine, commands)
+    unpinned, on_with_its_lock = done[0], done[2]
+    assert unpinned["exit_code"] == 3
+    assert "the Hub cannot be reached" in unpinned["what"]
+    assert "may have moved since it was cached" in unpinned["what"]
+    assert f"set its revision to the cached commit {later}" in unpinned["what"]
     assert not machine.output("unpinned").exists()
-
-    pinned = [f"model.revision={hub.head(mine.base)}"]
-    pinned += [f"data.{part}.0.revision={rows}" for part in ("train", "heldout")]
-    machine.run(*(word for setting in pinned for word in ("--set", setting)), output="pinned")
     assert machine.weights("pinned") == whole.machine.weights()
+    assert on_with_its_lock["ok"], "a run goes on with the commits of its lock"
 
-    done = machine.run("--set", "train.max_steps=2", output="first")
-    assert done["ok"], "a run goes on with the commits of its lock"
+
+def _run_all(hub: HubServer, machine: Machine, commands: list[list[str]]) -> list[dict[str, object]]:
+    """What `run --json` says to each command."""
+    import textwrap
+
+    arguments = ["-c", textwrap.dedent(AWAY), json.dumps(commands)]
+    done = run_with_hub(hub, arguments, home=machine.home, timeout=250)
+    return [json.loads(line) for line in done.stdout.splitlines()][::2]

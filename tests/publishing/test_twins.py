@@ -131,11 +131,11 @@ def _reproduce_alone(hub: HubServer, machine: Machine, name: str) -> None:
     report = json.loads(hub.files(f"{name}-dpo")["report/data.json"])
     assert report["truncated"]["count"] > 0, "or this test shows nothing"
     assert report["conditioned"]
-    told = machine.cli("reproduce", f"{name}-dpo", "--output", "again", expect=2)
+    told = machine.cli("reproduce", f"{name}-dpo", "--plan-only", expect=2)
     assert told["error"] == "DataError"
     assert "./judge.py, ./prompts.jsonl" in told["what"]
     files = ["--files", str(machine.home), "--output", "again"]
-    told = machine.cli("reproduce", f"{name}-dpo", *files, expect=2)
+    told = machine.cli("reproduce", f"{name}-dpo", *files, "--plan-only", expect=2)
     assert "judge.py:score (evaluate.judge.python)" in told["what"]
     told = machine.cli("reproduce", f"{name}-dpo", *files, "--trust-code")
     assert told["equal"]
