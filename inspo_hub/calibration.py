@@ -100,6 +100,7 @@ class Case:
     lengths: Sequence[tuple[int, int, int]]
     """Prompt, chosen and rejected tokens."""
     scores: tuple[Score, ...]
+    separator: int = 0
 
     def batch(self, vocab: int) -> PackedBatch:
         """The row with random ids."""
@@ -109,11 +110,14 @@ class Case:
             return [int(token) for token in draw.integers(0, vocab, size=count)]
 
         pairs = [PreferencePair(prompt=ids(x), chosen=ids(w), rejected=ids(r)) for x, w, r in self.lengths]
-        return pack_pairs(pairs, conditioning=self.scores)
+        return pack_pairs(pairs, conditioning=self.scores, separator=ids(self.separator))
 
     def work(self, shape: ModelShape) -> Work:
         """FLOPs of its forward and backward."""
-        flops = [pair_flops(shape, each, scores=self.scores, head_recomputed=False) for each in self.lengths]
+        flops = [
+            pair_flops(shape, each, scores=self.scores, separator=self.separator, head_recomputed=False)
+            for each in self.lengths
+        ]
         body, attention, head = (
             float(sum(getattr(each, part) for each in flops)) for part in ("body", "attention", "head")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -57,11 +58,16 @@ def _matches(name: str, patterns: Iterable[str], *, deep: bool = False) -> bool:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths of all files below a folder, with forward slashes; of hidden folders only .eval_results."""
+    """Paths of all files below a folder, with forward slashes; of hidden folders only .eval_results.
+
+    Hidden folders are not looked into at all: the publisher's spool is one, and its worker removes snapshots meanwhile.
+    """
     found = []
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith(".") and part != ".eval_results" for part in relative.parts)
-        if path.is_file() and not hidden:
-            found.append(relative.as_posix())
-    return found
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        found += [(Path(here) / name).relative_to(folder).as_posix() for name in files if not _hidden(name)]
+    return sorted(found)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") and name != ".eval_results"

@@ -17,6 +17,7 @@ from inspo_hub.calibration import Case, calibration_cases, fit, interleaved_seco
 from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.cost import ModelShape
 from inspo_hub.plan.hardware import DEVICES, VCPU
+from inspo_hub.plan.memory import KEPT_BYTES
 from inspo_hub.plan.timing import (
     NO_WORK,
     Speed,
@@ -26,6 +27,10 @@ from inspo_hub.plan.timing import (
     optimizer_seconds,
     step_seconds,
 )
+from inspo_hub.plan.variants import Variant
+from inspo_hub.recipe import load_recipe
+from inspo_hub.recipe.shipped import shipped_folder
+from inspo_hub.survey import survey
 from tests.plan.facts import EIGHT, draw_rows, model_of
 
 CPU = torch.device("cpu")
@@ -78,6 +83,47 @@ def test_seconds_are_predicted_within_15_percent(shape: ModelShape, one_thread: 
     for group in (*LENGTHS, *CONDITIONED):
         members = [ratio for name, ratio in ratios.items() if group in name.split(", ")]
         assert np.mean(members) == pytest.approx(1, abs=0.15), {name: f"{ratio:.2f}" for name, ratio in ratios.items()}
+
+
+@pytest.mark.slow
+def test_the_quickstart_s_steps_are_predicted_within_15_percent(one_thread: None) -> None:
+    """Real pairs, packed as the run packs them; the speed comes from rows that have nothing to do with them."""
+    variants = survey(load_recipe(shipped_folder() / "quickstart.yaml", ["data.train.0.limit=192"]))
+    shape = variants[0].model.shape
+    model, known = random_model(shape, CPU), calibration_cases(2048)
+    rows = {variant.name: _first_micro_batches(variant, 3) for variant in variants}
+    batches = [
+        Case(lengths, variant.workload.packing.trained, variant.data.separator).batch(shape.vocab)
+        for variant in variants
+        for lengths, _ in rows[variant.name]
+    ]
+    steps = [partial(step, model, batch) for batch in (*(case.batch(shape.vocab) for case in known), *batches)]
+    seconds = interleaved_seconds(steps, CPU, rounds=5, clock=time.process_time)
+    body, attention, head, constant = fit([case.work(shape) for case in known], seconds[: len(known)])
+    speed = Speed(
+        body=1 / body,
+        attention=1 / (attention or body),
+        head=1 / (head or body),
+        per_micro_batch_s=constant,
+        optimizer_bytes_per_s=1e9,
+    )
+    measured = np.array(seconds[len(known) :]).reshape(len(variants), 3).sum(axis=1)
+    predicted = [sum(speed.seconds(work) for _, work in rows[variant.name]) for variant in variants]
+    assert predicted == pytest.approx(measured, rel=0.15)
+    assert predicted[1] / predicted[0] == pytest.approx(measured[1] / measured[0], rel=0.15)
+
+
+def _first_micro_batches(variant: Variant, count: int) -> list[tuple[list[tuple[int, int, int]], Work]]:
+    """Lengths and FLOPs of the first steps' micro-batches; one each in the quickstart."""
+    workload, works = variant.workload, variant.works(kept_bytes=KEPT_BYTES["cpu"])
+    found = []
+    for shares in workload.dealt(processes=1, budget=8192)[:count]:
+        (members,) = shares[0]
+        total = NO_WORK
+        for row in members:
+            total = total.plus(works[row])
+        found.append(([workload.rows[row][:3] for row in members], total))
+    return found
 
 
 def test_a_fit_finds_the_rates_that_made_the_seconds() -> None:
