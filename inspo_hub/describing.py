@@ -102,7 +102,7 @@ def note(
             "base": None if base is None else {key: getattr(base, key) for key in _LICENSE},
         }
         hub.write_json(folders[name] / VARIANT, noted)
-    if recipe.variants:
+    if recipe.has_variants:
         hub.write_json(output / TWINS, {"variants": list(plans), **to_plain(recipe)})
 
 

@@ -79,7 +79,7 @@ def prepare_jobs(
 
 def variant_folders(recipe: Recipe, output: Path) -> dict[str, Path]:
     """Where each variant's results go: folders of their own below the output, or the output itself without variants."""
-    return {name: output / name if recipe.variants else output for name in recipe.variant_recipes()}
+    return {name: output / name if recipe.has_variants else output for name in recipe.variant_recipes()}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def note_result(output: Path, result: PublishResult) -> None:
 def variant_repositories(recipe: Recipe) -> dict[str, str]:
     """Variant -> the repository it publishes to; empty where the recipe does not publish."""
     sections = {name: variant.publish for name, variant in recipe.variant_recipes().items()}
-    return repositories(sections, twins=bool(recipe.variants))
+    return repositories(sections, twins=recipe.has_variants)
 
 
 def fetch_checkpoints(recipe: Recipe, folders: Mapping[str, Path]) -> None:

@@ -47,7 +47,7 @@ def preview_recipe(recipe: Recipe, rows: int) -> dict[str, list[PreviewRow]]:
 
     variants = recipe.variant_recipes()
     conditioned = any("_given_" in score for variant in variants.values() for score in variant.conditioning.scores)
-    tokenizer = _tokenizer(recipe if not recipe.variants else next(iter(variants.values())))
+    tokenizer = _tokenizer(recipe if not recipe.has_variants else next(iter(variants.values())))
     sources = _sources(recipe, rows + SPARE_ROWS)
     previews = {}
     for name, variant in variants.items():

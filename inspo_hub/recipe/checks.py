@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from inspo_hub.recipe.conflicts import Conflict
 from inspo_hub.recipe.paths import is_path
+from inspo_hub.recipe.sweep_checks import sweep_conflicts
 
 if TYPE_CHECKING:
     from inspo_hub.recipe.schema import Recipe
     from inspo_hub.recipe.sections import DataSource
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Values that do not go together, told at the key that should change."""
-
-    path: tuple[str | int, ...]
-    what: str
-    expected: str = ""
-    fix: str = ""
 
 
 def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
@@ -36,6 +27,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _evaluation(recipe)
     yield from _publishing(recipe)
     yield from _variants(recipe)
+    yield from sweep_conflicts(recipe)
 
 
 NOT_IN_VARIANTS = {
@@ -45,6 +37,7 @@ NOT_IN_VARIANTS = {
     "seed": "twins share the seed",
     "data": "twins are trained on the same pairs in the same order",
     "variants": "variants do not nest",
+    "sweep": "a sweep runs over all variants",
 }
 
 

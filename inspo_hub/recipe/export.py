@@ -28,6 +28,10 @@ def recipe_schema() -> dict[str, Any]:
         variants = schema["properties"]["variants"]
         variants["type"] = ["object", "null"]
         variants["additionalProperties"] = {"anyOf": [{"$ref": _DEFINITIONS + "Variant"}, {"type": "null"}]}
+        sweep = schema["properties"]["sweep"]
+        sweep["type"] = ["object", "null"]
+        # `objective: {beta: [..]}` is `objective.beta: [..]`.
+        sweep["additionalProperties"] = {"anyOf": [sweep["additionalProperties"], {"type": "object"}]}
     named = {"Recipe": whole, "ExtendingRecipe": extending, "Variant": variant}
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -14,6 +14,7 @@ from inspo_hub.recipe.paths import PathResolver, written_relative
 from inspo_hub.recipe.problems import Problem, RecipeProblems
 from inspo_hub.recipe.reading import Node, Origin, read_tree
 from inspo_hub.recipe.schema import DEFAULT_CONDITIONING, DEFAULT_OBJECTIVE, Recipe
+from inspo_hub.recipe.sweeping import MAX_VARIANTS, Point, combinations, expand, flat_sweep
 from inspo_hub.recipe.validation import locate, validate
 
 MAX_BYTES = 1_000_000
@@ -120,6 +121,7 @@ def _root(root: Node | None, folder: Path | None) -> Path | None:
 def _finish(tree: Node, files: _Files, folder: Path | None) -> Recipe:
     """Overrides, defaults, variants, validation: from the tree of the files to the recipe."""
     tree, unapplied = apply_overrides(tree, files.overrides)
+    tree = flat_sweep(tree)
     problems = [*files.problems, *unapplied, *hidden_by_variants(tree, files.overrides)]
     assert isinstance(tree.value, dict)
     root = _root(tree.value.get("root"), folder)
@@ -127,13 +129,14 @@ def _finish(tree: Node, files: _Files, folder: Path | None) -> Recipe:
         tree = Node(tree.value | {"root": Node(os.path.normpath(root), tree.origin)}, tree.origin)
     tree = _with_empty_variants(tree)
     recipe, found = validate(tree)
-    twins: dict[str, Recipe | None] = {}
-    for name, merged in _variant_trees(tree):
-        twins[name], wrong = validate(merged)
-        found.extend(_in_variant(problem, name, tree) for problem in wrong)
+    twins: dict[str | None, Recipe | None] = {}
+    for point, merged in _variant_trees(tree):
+        twin, wrong = validate(merged)
+        twins.setdefault(point.variant, twin)  # what a sweep changes is no twin's own
+        found.extend(_as_written(problem, point, tree) for problem in wrong)
     problems.extend(found)
     if recipe is not None and not problems:
-        conflicts = twin_conflicts({name: twin for name, twin in twins.items() if twin is not None})
+        conflicts = twin_conflicts({name: twin for name, twin in twins.items() if name and twin is not None})
         problems.extend(locate(tree, conflict) for conflict in conflicts)
     if recipe is None or problems:
         raise RecipeProblems(sorted(problems, key=_reading_order), recipe=files.recipe)
@@ -154,31 +157,41 @@ def _with_empty_variants(tree: Node) -> Node:
     return Node(tree.value | {"variants": Node(value, variants.origin)}, tree.origin)
 
 
-def _variant_trees(tree: Node) -> Iterator[tuple[str, Node]]:
+def _variant_trees(tree: Node) -> Iterator[tuple[Point, Node]]:
     """Each variant merged over the rest, where an unnamed objective or conditioning is the default one."""
     assert isinstance(tree.value, dict)
-    variants = tree.value.get("variants")
-    if variants is None or not isinstance(variants.value, dict):
+    variants, sweep = ({}, {})
+    if (node := tree.value.get("variants")) is not None and isinstance(node.value, dict):
+        variants = {name: keys for name, keys in node.value.items() if isinstance(keys.value, dict)}
+    if (node := tree.value.get("sweep")) is not None and isinstance(node.value, dict):
+        sweep = node.value
+    if not (variants or sweep) or combinations(variants, sweep) > MAX_VARIANTS:
         return
     defaults = {
         "objective": Node.of({"name": DEFAULT_OBJECTIVE}),
         "conditioning": Node.of({"name": DEFAULT_CONDITIONING}),
     }
-    base = {key: node for key, node in (defaults | tree.value).items() if key != "variants"}
-    for name, variant in variants.value.items():
-        if isinstance(variant.value, dict):
-            yield name, merge(Node(base, tree.origin), variant)
+    base = {key: node for key, node in (defaults | tree.value).items() if key not in ("variants", "sweep")}
+    for point in expand(variants, sweep):
+        yield point, merge(Node(base, tree.origin), point.keys)
 
 
-def _in_variant(problem: Problem, name: str, tree: Node) -> Problem:
-    """The problem with the path it has in the file, where it is a key of the variant and not of the rest."""
-    path = f"variants.{name}.{problem.path}"
-    node = tree
+def _as_written(problem: Problem, point: Point, tree: Node) -> Problem:
+    """The problem with the path it has in the file, where it is a key of the sweep or of the variant."""
+    path = problem.path
+    swept = any(path == key or path.startswith(f"{key}.") for key in point.places)
+    if swept and _holds(point.keys, path):
+        return replace(problem, path=f"sweep.{path}")
+    written = f"variants.{point.variant}.{path}"
+    return replace(problem, path=written) if point.variant and _holds(tree, written) else problem
+
+
+def _holds(node: Node, path: str) -> bool:
     for key in path.split("."):
         if not isinstance(node.value, dict) or key not in node.value:
-            return problem
+            return False
         node = node.value[key]
-    return replace(problem, path=path)
+    return True
 
 
 def _reading_order(problem: Problem) -> tuple[str, int]:

@@ -70,14 +70,18 @@ def _assign(base: Node, keys: Sequence[str], value: Node, path: tuple[str, ...],
 
 
 def hidden_by_variants(tree: Node, overrides: Iterable[Override]) -> Iterator[Problem]:
-    """An override that a variant's own value would silently undo: the user must say which variants are meant."""
-    variants = tree.value.get("variants") if isinstance(tree.value, dict) else None
-    if variants is None or not isinstance(variants.value, dict):
-        return
+    """An override that a variant's own value, or a sweep's, would silently undo: the user must say what is meant."""
+    assert isinstance(tree.value, dict)
+    found = [tree.value.get(key) for key in ("variants", "sweep")]
+    variants, sweep = (part.value if part and isinstance(part.value, dict) else {} for part in found)
     for override in overrides:
-        if override.keys[0] == "variants":
+        if override.keys[0] in ("variants", "sweep"):
             continue
-        for name, variant in variants.value.items():
+        for key in sweep:
+            if f"{override.path}.".startswith(f"{key}.") or f"{key}.".startswith(f"{override.path}."):
+                what, fix = f"the sweep has its own {key}, which would win", f"--set 'sweep.{key}=[…]'"
+                yield Problem(str(override.value.origin), override.path, what, fix=fix)
+        for name, variant in variants.items():
             hidden = [keys for keys in _leaves(override.value, override.keys) if _hides(tree, variant, keys)]
             for keys in hidden:
                 path = ".".join(keys)

@@ -27,7 +27,7 @@ _KINDS = {
     re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind
     for kind, patterns in {"repository": _REPOSITORY, "file": _FILE, "function": _FUNCTION}.items()
     for pattern in patterns
-}
+} | {re.compile(r"sweep\.(adapter\.base_adapter|reference\.id)\.\d+"): "repository"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DATA_FILE = re.compile(r".*\.(jsonl?|csv|parquet|arrow)(\.(gz|zst))?", re.IGNORECASE)
 

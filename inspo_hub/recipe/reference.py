@@ -12,6 +12,7 @@ from inspo_hub.recipe.checks import NOT_IN_VARIANTS
 from inspo_hub.recipe.export import EXTENDS
 from inspo_hub.recipe.keys import Key, all_keys
 from inspo_hub.recipe.merging import UNIONS
+from inspo_hub.recipe.sweeping import MAX_VARIANTS, SWEPT
 
 _INTRODUCTION = """\
 # Recipe reference
@@ -45,6 +46,10 @@ once with its file, line and dotted key; an unknown key is an error and comes wi
   section; the settings of the former do not carry over.
 - **`variants`** turn one recipe into twins. Each is the recipe with its keys merged over it; `%(frozen)s`
   are the whole recipe's and no variant can change them, so that twins see the same pairs in the same order.
+- **`sweep`** lists values for dotted keys: every combination is trained, each as a variant named by its values
+  (`beta0.1_seed0`), and with `variants` every combination of each (`inspo_beta0.1_seed0`). It may change `%(swept)s`
+  and what is below them, %(most)d trainings at most. Combinations of one seed share the order of the pairs, all share
+  the reference cache. `sweep: {objective: {beta: [..]}}` says the same as `sweep: {objective.beta: [..]}`.
 - **The hash** of a recipe covers every resolved key but `root`; it is the same however the recipe is launched or split
   into files.
 """
@@ -53,8 +58,9 @@ _TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
 
 def reference_page() -> str:
     """Markdown of every key: value, default, meaning; then the objectives and the conditionings with theirs."""
-    frozen = "`, `".join(key for key in NOT_IN_VARIANTS if key != "variants")
-    parts = [_INTRODUCTION % {"extends": EXTENDS, "frozen": frozen}, "## Top level\n"]
+    frozen = "`, `".join(key for key in NOT_IN_VARIANTS if key not in ("variants", "sweep"))
+    words = {"extends": EXTENDS, "frozen": frozen, "swept": "`, `".join(SWEPT), "most": MAX_VARIANTS}
+    parts = [_INTRODUCTION % words, "## Top level\n"]
     keys = [key for key in all_keys() if key.path.split(".")[0] not in UNIONS or "." not in key.path]
     parts.append(_table(key for key in keys if "." not in key.path))
     tables = {section: _table(key for key in keys if key.parent == section) for section in _parents(keys)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,6 +21,7 @@ from inspo_hub.recipe.publishing import PublishSection
 from inspo_hub.recipe.reading import Node
 from inspo_hub.recipe.running import EvaluateSection, TrainSection
 from inspo_hub.recipe.sections import AlternativeSection, DataSection, ModelSection, ReferenceSection, Section
+from inspo_hub.recipe.sweeping import Point, expand
 from inspo_hub.recipe.writing import write_yaml
 
 DEFAULT_OBJECTIVE = "dpo"
@@ -79,6 +79,11 @@ class Recipe(Section):
         description="Twins: name -> the keys that differ. All are trained on the same pairs in the same order from "
         "one seed; each is this recipe with the keys merged over it.",
     )
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(
+        {},
+        description="Dotted key -> values to try, such as {objective.beta: [0.1, 0.3], seed: [0, 1, 2]}: every "
+        "combination is a variant of its own, and with variants every combination of each.",
+    )
     _written_paths: dict[str, str] = PrivateAttr(default_factory=dict)
     """Absolute path -> the same path relative to `root`, for those that were written relative."""
 
@@ -98,13 +103,23 @@ class Recipe(Section):
 
     def variant_recipes(self) -> dict[str, Recipe]:
         """Every variant as a whole recipe, named `<name>-<variant>`; without variants, this recipe by its name."""
-        if not self.variants:
+        if not self.has_variants:
             return {self.name: self}
-        return {name: self._variant(name, keys) for name, keys in self.variants.items()}
+        return {point.name: self._variant(point) for point in self.points()}
 
-    def _variant(self, name: str, keys: Mapping[str, Any]) -> Recipe:
-        base = Node.of(self._plain() | {"variants": {}, "name": f"{self.name}-{name}"})
-        recipe = Recipe.model_validate_json(json.dumps(merge(base, Node.of(keys)).plain()), strict=True)
+    @property
+    def has_variants(self) -> bool:
+        """Whether several trainings come of it, each with a folder of its own."""
+        return bool(self.variants or self.sweep)
+
+    def points(self) -> list[Point]:
+        """Its variants at every point of its sweep; none for a recipe without either."""
+        nodes = [{key: Node.of(value) for key, value in part.items()} for part in (self.variants, self.sweep)]
+        return expand(*nodes) if self.has_variants else []
+
+    def _variant(self, point: Point) -> Recipe:
+        base = Node.of(self._plain() | {"variants": {}, "sweep": {}, "name": f"{self.name}-{point.name}"})
+        recipe = Recipe.model_validate_json(json.dumps(merge(base, point.keys).plain()), strict=True)
         recipe._written_paths.update(self._written_paths)
         return recipe
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.objectives import OBJECTIVES
-from inspo_hub.recipe.checks import Conflict
+from inspo_hub.recipe.conflicts import Conflict
 from inspo_hub.recipe.keys import describe, nearest_key, pattern_of
 from inspo_hub.recipe.problems import Problem
 from inspo_hub.recipe.reading import Node, join, shorten
@@ -24,6 +24,7 @@ _TYPES = {
     "float_type": "a number",
     "string_type": "a text",
     "tuple_type": "a list",
+    "too_short": "at least one value",
     "dict_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",

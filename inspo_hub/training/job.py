@@ -21,6 +21,7 @@ FREE_KEYS = (
     "description",
     "root",
     "variants",
+    "sweep",
     "evaluate",
     "publish",
     "model.id",
