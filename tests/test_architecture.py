@@ -44,7 +44,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "dealing": {"cost"},
     "describing": {"card", "hub", "plan", "recipe"},
     "errors": set(),
-    "evaluate": {"adapters", "models", "pairs", "recipe"},
+    "evaluate": {"adapters", "hub", "models", "pairs", "recipe"},
     "exporting": {"adapters", "describing", "hub", "models", "recipe"},
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
     "handover": {"comparison", "describing", "hub", "publish", "publishing"},

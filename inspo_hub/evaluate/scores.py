@@ -8,7 +8,7 @@ differences row by row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -47,20 +47,24 @@ def mean_estimate(
     values: ArrayLike,
     clusters: Sequence[object] | None = None,
     *,
+    weights: ArrayLike | None = None,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Estimate:
     """Mean of `values` with its cluster-robust standard error and percentile bootstrap interval over clusters.
 
-    Without clusters, or with one row in each, the error is std(values, ddof=1) / sqrt(n).
+    Without clusters, or with one row in each, the error is std(values, ddof=1) / sqrt(n). With weights it is the
+    weighted mean.
     """
     rows = np.asarray(values, dtype=np.float64)
     assert rows.ndim == 1
     assert len(rows) > 0, "an estimate needs at least one row"
     assert np.isfinite(rows).all(), "a failed judgement is counted apart, never averaged"
-    sums, counts = _by_cluster(rows, clusters)
-    value = float(rows.mean())
+    per_row = np.ones_like(rows) if weights is None else np.asarray(weights, dtype=np.float64)
+    assert per_row.shape == rows.shape, "one weight per row"
+    sums, counts = _by_cluster(rows, per_row, clusters)
+    value = float(per_row @ rows / per_row.sum())
     drawn = _resampled_means(sums, counts, resamples, seed)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(
@@ -72,6 +76,14 @@ def mean_estimate(
         rows=len(rows),
         clusters=len(sums),
     )
+
+
+def bootstrap_estimate(value: float, draws: ArrayLike, level: float, *, rows: int, clusters: int) -> Estimate:
+    """A value that is no mean, with the standard deviation and the percentiles of its bootstrap draws."""
+    drawn = np.asarray(draws, dtype=np.float64)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    error = float(drawn.std(ddof=1)) if clusters > 1 and len(drawn) > 1 else math.nan
+    return Estimate(value, error, float(low), float(high), level, rows, clusters)
 
 
 def win_values(scores: ArrayLike, other_scores: ArrayLike) -> Floats:
@@ -126,14 +138,27 @@ def kl_divergence(
     return difference(logps, reference_logps, clusters, level=level, resamples=resamples, seed=seed)
 
 
-def _by_cluster(rows: Floats, clusters: Sequence[object] | None) -> tuple[Floats, Floats]:
-    """Sum and number of the rows of each cluster, in order of first appearance; every row its own without clusters."""
+def cluster_numbers(clusters: Sequence[object] | None, rows: int) -> tuple[NDArray[np.int64], int]:
+    """(number of each row's cluster in order of first appearance, clusters); without clusters every row is its own."""
     if clusters is None:
-        return rows, np.ones_like(rows)
-    assert len(clusters) == len(rows), "one cluster per row"
+        return np.arange(rows), rows
+    assert len(clusters) == rows, "one cluster per row"
     numbers: dict[object, int] = {}
-    index = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
-    return np.bincount(index, weights=rows).astype(np.float64), np.bincount(index).astype(np.float64)
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.int64), len(numbers)
+
+
+def _by_cluster(rows: Floats, weights: Floats, clusters: Sequence[object] | None) -> tuple[Floats, Floats]:
+    """Weighted sum, and weight, of the rows of each cluster."""
+    index, groups = cluster_numbers(clusters, len(rows))
+    sums = np.bincount(index, weights * rows, minlength=groups).astype(np.float64)
+    return sums, np.bincount(index, weights, minlength=groups).astype(np.float64)
+
+
+def resampled_counts(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each cluster is drawn, `(clusters,)`, in each of `resamples` draws with replacement."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(clusters, size=clusters), minlength=clusters)
 
 
 def _clustered_error(sums: Floats, counts: Floats, mean: float) -> float:
