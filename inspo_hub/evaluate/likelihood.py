@@ -60,7 +60,7 @@ def _score_batch(
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
     first = min(map(len, prompts)) - 1  # the first position that predicts a scored token
-    logits = _logits_between(model, ids, first, width - 1)
+    logits = logits_between(model, ids, first, width - 1)
     token_logps = torch.log_softmax(logits.float(), dim=-1).gather(2, ids[:, first + 1 :, None]).squeeze(2)
     predicted = torch.arange(first + 1, width, device=model.device)
     starts = torch.tensor([len(prompt) for prompt in prompts], device=model.device)
@@ -69,7 +69,7 @@ def _score_batch(
     return torch.where(scored, token_logps, 0.0).double().sum(dim=1).cpu().numpy()
 
 
-def _logits_between(model: PreTrainedModel, ids: Tensor, start: int, stop: int) -> Float[Tensor, "rows kept vocab"]:
+def logits_between(model: PreTrainedModel, ids: Tensor, start: int, stop: int) -> Float[Tensor, "rows kept vocab"]:
     """Logits of the positions [start, stop), without computing the others where the architecture can leave them out."""
     was_training = model.training
     model.eval()

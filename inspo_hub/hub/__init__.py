@@ -20,6 +20,7 @@ from inspo_hub.hub.fetch import (
 )
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
+from inspo_hub.hub.inference import ChatAnswer, ChatEndpoint
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
 from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push, push_folder
 from inspo_hub.hub.redact import redact
@@ -31,6 +32,8 @@ __all__ = [
     "DEFAULT_PATIENCE",
     "PICKLE_SUFFIXES",
     "READ_AHEAD",
+    "ChatAnswer",
+    "ChatEndpoint",
     "CollectionItem",
     "Commit",
     "DiskNeed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,12 +34,14 @@ class Patience:
     base_s: float = 1.0
     ceiling_s: float = 30.0
     longest_wait_s: float = 120.0
+    jitter: float = 0.0
+    """Up to this share is added to each wait at random, so that many callers do not come back together."""
 
     def wait_s(self, attempt: int, fault: Fault) -> float | None:
         """Seconds until attempt + 1 (attempts count from 1); None: give up. What the Hub asks for is never undercut."""
         if not fault.transient or attempt >= self.attempts:
             return None
-        backoff = min(self.ceiling_s, self.base_s * 2 ** (attempt - 1))
+        backoff = min(self.ceiling_s, self.base_s * 2 ** (attempt - 1)) * (1 + self.jitter * random.random())
         if fault.wait_s is None:
             return backoff
         # One second more than asked: the header is in whole seconds.
@@ -71,8 +74,8 @@ class HubFailure(Exception):
 
 
 @dataclass
-class _Line:
-    """Whether the Hub was out of reach a moment ago: then patience was spent already, and one attempt must do."""
+class Line:
+    """Whether a server was out of reach a moment ago: then patience was spent already, and one attempt must do."""
 
     away_until: float = float("-inf")
 
@@ -85,12 +88,15 @@ class _Line:
         return time.monotonic() < self.away_until
 
 
-_line = _Line()
+_hub = Line()
 
 
-def call(action: Callable[[], Result], *, patience: Patience = DEFAULT_PATIENCE) -> Result:
-    """The action's result; transient failures are tried again. Raises HubFailure, whose text carries no token."""
-    attempt, was_dead = 0, _line.is_dead
+def call(action: Callable[[], Result], *, patience: Patience = DEFAULT_PATIENCE, line: Line = _hub) -> Result:
+    """The action's result; transient failures are tried again. Raises HubFailure, whose text carries no token.
+
+    `line` is that of the Hub, or of another server that the Hub's client talks to.
+    """
+    attempt, was_dead = 0, line.is_dead
     while True:
         attempt += 1
         try:
@@ -100,16 +106,16 @@ def call(action: Callable[[], Result], *, patience: Patience = DEFAULT_PATIENCE)
         except client_errors() as error:
             fault = classify(error)
         else:
-            _line.note(None)
+            line.note(None)
             return result
         wait = patience.wait_s(attempt, fault)
         if fault.kind == "away" and was_dead:
             wait = None
         if wait is None:
-            _line.note(fault)
+            line.note(fault)
             # `from None`: the client's exception holds the request, and with it the token.
             raise HubFailure(fault) from None
-        log.info("The Hub did not answer as hoped (%s); trying again in %.0f s", fault.message, wait)
+        log.info("the server did not answer as hoped (%s); trying again in %.0f s", fault.message, wait)
         time.sleep(wait)
 
 
