@@ -36,7 +36,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
-        "exporting", "handover", "hub", "models", "pairs", "plan", "planning", "recipe", "reproducing", "workflow",
+        "exporting", "handover", "hub", "models", "pairs", "plan", "planning", "recipe", "reproducing", "submitting",
+        "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
@@ -64,6 +65,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "reference": {"packing", "pairs"},
     "reproducing": {"card", "hub", "plan", "preparation", "recipe", "workflow"},
     "run": {"cli"},
+    "submitting": {"hub", "plan", "publish", "recipe"},
     "survey": {"conditioning", "cost", "hub", "pairs", "plan", "recipe"},
     "training": {
         "adapters", "conditioning", "cost", "dealing", "logprobs", "metrics", "models", "objectives", "packing",
@@ -85,6 +87,7 @@ LIGHT = sorted(
         "objectives",
         "pairs",
         "planning",
+        "submitting",
         "survey",
         "views",
     }

@@ -345,12 +345,25 @@ def test_the_hash_is_of_what_is_resolved(tmp_path: Path) -> None:
 
 
 def test_the_hash_is_that_of_the_canonical_json(tmp_path: Path) -> None:
-    """The oracle: what the written recipe holds, without `root`, sorted and compact."""
+    """The oracle: what the written recipe holds, without `root` and what fits it to a machine, sorted and compact."""
     recipe = load_recipe(local_recipe(tmp_path))
     values = read_tree(recipe.to_yaml(), "recipe.yaml").plain()
     assert values.pop("root") == str(tmp_path)
+    for key in ("tokens_per_microbatch", "activation_checkpointing"):
+        del values["train"][key]
     canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     assert recipe.sha256() == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def test_fitting_a_recipe_to_a_machine_leaves_its_hash(tmp_path: Path) -> None:
+    """What `plan` and `submit` set for a machine; in a variant, too."""
+    file = local_recipe(tmp_path)
+    recipe = load_recipe(file)
+    fitted = ["train.tokens_per_microbatch=512", "train.activation_checkpointing=true"]
+    assert load_recipe(file, fitted).sha256() == recipe.sha256()
+    assert load_recipe(file, ["train.lr=1e-3"]).sha256() != recipe.sha256()
+    twin = load_recipe(file, ["variants.dpo.train.tokens_per_microbatch=512"])
+    assert twin.variant_recipes()["dpo"].sha256() == recipe.variant_recipes()["dpo"].sha256()
 
 
 @pytest.mark.parametrize("variant", [None, "dpo", "inspo"])

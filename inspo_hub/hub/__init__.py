@@ -21,6 +21,17 @@ from inspo_hub.hub.fetch import (
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
 from inspo_hub.hub.inference import ChatAnswer, ChatEndpoint
+from inspo_hub.hub.jobs import (
+    TOKEN_SECRET,
+    Job,
+    JobRequest,
+    cancel_job,
+    find_jobs,
+    job_lines,
+    look_at_job,
+    missing_secrets,
+    start_job,
+)
 from inspo_hub.hub.preflight import DiskNeed, WriteTarget, card_problems, preflight, refuse
 from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_request, pull_request_ref, push, push_folder
 from inspo_hub.hub.redact import redact
@@ -32,6 +43,7 @@ __all__ = [
     "DEFAULT_PATIENCE",
     "PICKLE_SUFFIXES",
     "READ_AHEAD",
+    "TOKEN_SECRET",
     "ChatAnswer",
     "ChatEndpoint",
     "CollectionItem",
@@ -42,6 +54,8 @@ __all__ = [
     "Hardware",
     "HubCheckpoint",
     "HubFailure",
+    "Job",
+    "JobRequest",
     "Kind",
     "Patience",
     "Pinned",
@@ -52,6 +66,7 @@ __all__ = [
     "bytes_hash",
     "cache_dir",
     "cached_shas",
+    "cancel_job",
     "card_problems",
     "classify",
     "client_errors",
@@ -62,16 +77,20 @@ __all__ = [
     "fetch_files",
     "fetch_run",
     "file_hash",
+    "find_jobs",
     "find_pull_request",
     "gather",
     "hardware",
     "is_weight_file",
+    "job_lines",
     "latest_checkpoint",
     "list_files",
     "local_file",
     "local_fingerprint",
     "look",
+    "look_at_job",
     "metadata",
+    "missing_secrets",
     "open_file",
     "open_pull_request",
     "preflight",
@@ -85,6 +104,7 @@ __all__ = [
     "resolve",
     "safetensors_header",
     "select",
+    "start_job",
     "wanted_files",
     "weight_files",
     "weights_identity",

@@ -50,8 +50,9 @@ once with its file, line and dotted key; an unknown key is an error and comes wi
   (`beta0.1_seed0`), and with `variants` every combination of each (`inspo_beta0.1_seed0`). It may change `%(swept)s`
   and what is below them, %(most)d trainings at most. Combinations of one seed share the order of the pairs, all share
   the reference cache. `sweep: {objective: {beta: [..]}}` says the same as `sweep: {objective.beta: [..]}`.
-- **The hash** of a recipe covers every resolved key but `root`; it is the same however the recipe is launched or split
-  into files.
+- **The hash** of a recipe covers every resolved key but `root` and `train`'s `tokens_per_microbatch` and
+  `activation_checkpointing`, which change nothing of the result; it is the same however the recipe is launched, on
+  whatever machine, and split into files. Cards, locks and the labels of Jobs carry it.
 """
 _TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
 

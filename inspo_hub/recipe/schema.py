@@ -26,6 +26,8 @@ from inspo_hub.recipe.writing import write_yaml
 
 DEFAULT_OBJECTIVE = "dpo"
 DEFAULT_CONDITIONING = "symmetric"
+HOW_NOT_WHAT = ("tokens_per_microbatch", "activation_checkpointing")
+"""Keys of `train` that fit a run to a machine and change nothing of its result, so nothing of its hash either."""
 
 
 def _by_name(value: object) -> object:
@@ -124,8 +126,15 @@ class Recipe(Section):
         return recipe
 
     def sha256(self) -> str:
-        """Hex digest of the canonical JSON of every key but `root`, with paths as written relative to it."""
+        """Hex digest of the canonical JSON of every key that says what is done, with paths as they were written.
+
+        Left out are `root` and `HOW_NOT_WHAT`: a laptop, eight GPUs and a Job that run one recipe have one hash.
+        """
         portable = {key: value for key, value in self.portable().items() if key != "root"}
+        sections = [portable["train"], *(keys["train"] for keys in portable["variants"].values() if "train" in keys)]
+        for section in sections:
+            for key in HOW_NOT_WHAT:
+                section.pop(key, None)
         text = json.dumps(portable, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -135,9 +144,13 @@ class Recipe(Section):
 
     def portable(self) -> dict[str, Any]:
         """Every key as plain values, with local paths as written relative to `root` where they were."""
-        written = map_paths(Node.of(self._plain()), lambda text, key, node: self._written_paths.get(text, text))
+        written = map_paths(Node.of(self._plain()), lambda text, key, node: self.written(text))
         plain: dict[str, Any] = written.plain()
         return plain
+
+    def written(self, path: str) -> str:
+        """A local path as the recipe has it: relative to `root` where it was written so."""
+        return self._written_paths.get(path, path)
 
     def _plain(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
