@@ -5,28 +5,18 @@ from __future__ import annotations
 import logging
 import re
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from inspo_hub.cli.app import TRAINING, JsonOption, RecipeArgument, SetOption, app, show
 from inspo_hub.errors import RecipeError
-from inspo_hub.recipe import load_recipe
-from inspo_hub.submitting import (
-    DEFAULT_IMAGE,
-    Wishes,
-    check_travels,
-    follow_to_the_end,
-    make_submission,
-    refuse_to_start,
-    running_job,
-    start,
-)
 
 if TYPE_CHECKING:
     from inspo_hub import hub
     from inspo_hub.recipe import Recipe
-    from inspo_hub.submitting import Submission
+    from inspo_hub.submitting import Submission, Wishes
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -76,7 +66,7 @@ CancelOption = Annotated[
 NamespaceOption = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="User or organisation that pays.")
 ]
-ImageOption = Annotated[str, typer.Option("--image", help="Docker image with bash and uv.")]
+ImageOption = Annotated[str | None, typer.Option("--image", help="Docker image with bash and uv; otherwise uv's own.")]
 PackageOption = Annotated[
     str | None, typer.Option("--package", metavar="REQUIREMENT", help="What uv installs instead of this version.")
 ]
@@ -100,18 +90,21 @@ def submit(
     resubmit: ResubmitOption = 2,
     cancel: CancelOption = False,
     namespace: NamespaceOption = None,
-    image: ImageOption = DEFAULT_IMAGE,
+    image: ImageOption = None,
     package: PackageOption = None,
     secrets: SecretOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> int:
     """Run a recipe on a machine of the Hub: the same recipe, as a Job, followed to its end."""
+    from inspo_hub.recipe import load_recipe
+    from inspo_hub.submitting import DEFAULT_IMAGE, Wishes, start
+
     loaded = load_recipe(recipe, overrides)
     wishes = Wishes(
         max_usd=max_usd,
         timeout_s=_seconds(timeout),
         namespace=namespace,
-        image=image,
+        image=image or DEFAULT_IMAGE,
         package=package,
         resume=resume.value,
         secrets=tuple(secrets),
@@ -122,13 +115,19 @@ def submit(
         return 0
     job = _job_to_follow(loaded, submission, attach=attach) or start(submission)
     if detach:
-        text = f"runs: {job.url}\n  follow: inspo-hub submit {recipe} --attach\n  cancel: hf jobs cancel {job.id}"
-        show({"job": job.to_dict(), **submission.to_dict()}, text, as_json=as_json)
-        return 0
+        return _leave(submission, job, recipe, as_json=as_json)
     return _follow(submission, job, resubmit=resubmit, cancel=cancel, as_json=as_json)
 
 
+def _leave(submission: Submission, job: hub.Job, recipe: Path, *, as_json: bool) -> int:
+    text = f"runs: {job.url}\n  follow: inspo-hub submit {recipe} --attach\n  cancel: hf jobs cancel {job.id}"
+    show({"job": job.to_dict(), **submission.to_dict()}, text, as_json=as_json)
+    return 0
+
+
 def _follow(submission: Submission, job: hub.Job, *, resubmit: int, cancel: bool, as_json: bool) -> int:
+    from inspo_hub.submitting import follow_to_the_end
+
     done = follow_to_the_end(
         submission, job, lambda line: typer.echo(line, err=as_json), resubmit=resubmit, cancel=cancel
     )
@@ -140,6 +139,7 @@ def _follow(submission: Submission, job: hub.Job, *, resubmit: int, cancel: bool
 
 def _submission(recipe: Recipe, wishes: Wishes, flavor: str, gpus: int | None) -> Submission:
     from inspo_hub.planning import plan_recipe
+    from inspo_hub.submitting import check_travels, make_submission
 
     check_travels(recipe)
     # The data report of a sample would be taken for that of the data.
@@ -149,6 +149,8 @@ def _submission(recipe: Recipe, wishes: Wishes, flavor: str, gpus: int | None) -
 
 def _job_to_follow(recipe: Recipe, submission: Submission, *, attach: bool) -> hub.Job | None:
     """The running Job that --attach asks for; without it a running one is refused, and None says: start one."""
+    from inspo_hub.submitting import refuse_to_start, running_job
+
     running = running_job(recipe, submission.request.namespace)
     if attach and running is None:
         raise RecipeError(
