@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
-import torch.distributed as dist
 from accelerate import PartialState
 
 from inspo_hub import hub
@@ -23,6 +22,7 @@ from inspo_hub.recipe import HeldoutFraction, is_path
 from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.outputs import remove_unfinished
+from inspo_hub.training.processes import on_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from inspo_hub.recipe import DataSource, Recipe
 
 log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 WITH_ALTERNATIVE = "pairs_leave_room_for_an_alternative"
 """In a lock: whether pairs were cut to fit with an alternative in their context, for this variant or for a twin."""
@@ -53,6 +51,27 @@ def prepare_jobs(
     prepared, conditioned = on_first_process(
         partial(_plan_and_fetch, recipe, output, folders, lock_rule=lock_rule, from_hub=resume == "hub")
     )
+    jobs = _jobs(prepared, folders, resume=resume, conditioned=conditioned)
+    _record(jobs, refuse=lock_rule in ("refuse", "exact"), conditioned=conditioned)
+    return jobs
+
+
+def inspect_jobs(recipe: Recipe, output: Path) -> list[VariantJob]:
+    """The same jobs, only to look at them: nothing is written to `output`, no repository is made, no lock is read.
+
+    Raises:
+        ResolutionError, DataError: as `prepare_jobs`.
+    """
+    plans = make_plans(recipe.variant_recipes())
+    prepared = {name: (plan, _fetch(plan)) for name, plan in plans.items()}
+    conditioned = any(_is_conditioned(plan.recipe) for plan in plans.values())
+    return _jobs(prepared, variant_folders(recipe, output), resume="none", conditioned=conditioned)
+
+
+def _jobs(
+    prepared: Mapping[str, tuple[Plan, Inputs]], folders: Mapping[str, Path], *, resume: str, conditioned: bool
+) -> list[VariantJob]:
+    """One job per variant, each with its pairs."""
     jobs: list[VariantJob] = []
     known: dict[str, PreparedData] = {}
     for name, (plan, inputs) in prepared.items():
@@ -73,7 +92,6 @@ def prepare_jobs(
                 known[key] = _prepare(plan.recipe, inputs, tokenizer, separator, conditioned=conditioned)
             data = known[key]
         jobs.append(_job(name, plan, folders[name], inputs, tokenizer, separator, data, resume=resume))
-    _record(jobs, refuse=lock_rule in ("refuse", "exact"), conditioned=conditioned)
     return jobs
 
 
@@ -261,22 +279,6 @@ def _reference_name(plan: Plan) -> str:
     if plan.base_adapter is None:
         return f"base with the adapter off ({plan.model})"
     return f"initial policy ({plan.model} with adapter {plan.base_adapter})"
-
-
-def on_first_process(action: Callable[[], Result]) -> Result:
-    """The action's result on every process, or its error; only the first process carries it out."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return action()
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            outcome = [action(), None]
-        except Exception as error:  # noqa: BLE001 - raised again below, on every process
-            outcome = [None, error]
-    dist.broadcast_object_list(outcome, src=0)
-    if outcome[1] is not None:
-        raise outcome[1]
-    return outcome[0]
 
 
 def _is_conditioned(variant: Recipe) -> bool:

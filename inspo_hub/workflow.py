@@ -63,13 +63,14 @@ def run_recipe(
 
     from inspo_hub.describing import write_cards
     from inspo_hub.finishing import evaluate, tell
-    from inspo_hub.preparation import on_first_process, prepare_jobs
+    from inspo_hub.preparation import prepare_jobs
     from inspo_hub.publishing import RunPublisher, variant_repositories
     from inspo_hub.training.disk import full_disk_told
+    from inspo_hub.training.processes import on_first_process
     from inspo_hub.training.session import Interrupted, train_variant
 
     state = PartialState()
-    _quiet_libraries()
+    quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)
     with full_disk_told(output):
@@ -125,7 +126,7 @@ def outcome(
     return {"output": str(run_folder), "variants": variants}
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Progress bars of single files, and hints that are not about the recipe, stay out of the way."""
     import transformers
 

@@ -6,7 +6,7 @@ Importing it imports neither the Hub's client nor torch.
 from __future__ import annotations
 
 from inspo_hub.hub.checkpoints import HubCheckpoint, download_checkpoint, latest_checkpoint
-from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, repo_url
+from inspo_hub.hub.client import DEFAULT_PATIENCE, HubFailure, Patience, has_token, repo_url
 from inspo_hub.hub.collections import CollectionItem, gather
 from inspo_hub.hub.faults import Fault, classify, client_errors
 from inspo_hub.hub.fetch import (
@@ -81,6 +81,7 @@ __all__ = [
     "find_pull_request",
     "gather",
     "hardware",
+    "has_token",
     "is_weight_file",
     "job_lines",
     "latest_checkpoint",

@@ -65,6 +65,13 @@ def api() -> HfApi:
     return HfApi(library_name="inspo_hub", library_version=__version__)
 
 
+def has_token() -> bool:
+    """Whether a token would be sent: HF_TOKEN, or what `hf auth login` left."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
 class HubFailure(Exception):
     """A call that failed for good, inside this package; the rooms above turn it into an InspoError with advice."""
 

@@ -17,8 +17,7 @@ from torch import nn
 from transformers import PrinterCallback
 
 from inspo_hub.dealing import step_indices
-from inspo_hub.errors import RecipeError
-from inspo_hub.logprobs import check_packing, prepare_model
+from inspo_hub.logprobs import prepare_model
 from inspo_hub.models import compute_dtype, embedding_rows, load_model
 from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet, check_vocabulary
@@ -43,6 +42,7 @@ from inspo_hub.training.policy import Policy, load_policy
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
+from inspo_hub.training.startup import packing_layout
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
@@ -77,29 +77,7 @@ def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
         return done
     policy = load_policy(job, state.device)
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(policy.model))
-    return _Session(job, policy, _layout(job, policy.model), on_save).train()
-
-
-def _layout(job: VariantJob, model: nn.Module) -> Layout:
-    """The recipe's packing layout; `auto` is decided by the start-up check on a few short pairs of the data."""
-    wanted = job.recipe.model.attention
-    if wanted == "flat":
-        return "flat"
-    shortest = np.argsort(job.train.lengths.sum(axis=1), kind="stable")[:3]
-    check = check_packing(
-        model,
-        [job.train[int(row)] for row in shortest],
-        separator=job.separator,
-        max_alternative_tokens=job.recipe.alternative.max_tokens,
-    )
-    if wanted == "tree" and check.layout != "tree":
-        raise RecipeError(
-            f"this model cannot be packed as a tree: {check.reason}",
-            where="model.attention",
-            expected="equal log-probabilities, packed and plain",
-            fix="set model.attention: auto or flat",
-        )
-    return check.layout
+    return _Session(job, policy, packing_layout(job, policy.model), on_save).train()
 
 
 class _Session:

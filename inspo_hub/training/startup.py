@@ -1,0 +1,48 @@
+"""Before the first step: how this model is packed, decided on a few pairs of the run's own data."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from inspo_hub.errors import RecipeError
+from inspo_hub.logprobs import PackingCheck, check_packing
+from inspo_hub.packing import Layout
+from inspo_hub.training.job import VariantJob
+
+CHECKED_PAIRS = 3
+
+
+def startup_check(job: VariantJob, model: nn.Module) -> PackingCheck:
+    """Packed against plain forwards on the shortest pairs of the data.
+
+    Raises:
+        TrainingError: the model's scores differ however it is packed.
+    """
+    shortest = np.argsort(job.train.lengths.sum(axis=1), kind="stable")[:CHECKED_PAIRS]
+    return check_packing(
+        model,
+        [job.train[int(row)] for row in shortest],
+        separator=job.separator,
+        max_alternative_tokens=job.recipe.alternative.max_tokens,
+    )
+
+
+def packing_layout(job: VariantJob, model: nn.Module) -> Layout:
+    """The recipe's packing layout; `auto` is decided by the start-up check.
+
+    Raises:
+        RecipeError: the recipe insists on a tree, and the model cannot be packed as one.
+    """
+    wanted = job.recipe.model.attention
+    if wanted == "flat":
+        return "flat"
+    check = startup_check(job, model)
+    if wanted == "tree" and check.layout != "tree":
+        raise RecipeError(
+            f"this model cannot be packed as a tree: {check.reason}",
+            where="model.attention",
+            expected="equal log-probabilities, packed and plain",
+            fix="set model.attention: auto or flat",
+        )
+    return check.layout
