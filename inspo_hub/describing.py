@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from inspo_hub import hub
 from inspo_hub.errors import ResolutionError
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 VARIANT, TWINS = ".variant.json", ".twins.json"
 SUMMARY, EVALUATED = "trained.json", "evaluated.json"
+Measurement = Literal["preferences", "latency"]
+MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
+"""What a recipe's `evaluate:` may ask for beside judged answers; each has its own file in the report."""
 _LICENSE = ("license", "license_name", "license_link", "gated", "private")
 
 
@@ -189,6 +192,8 @@ def _card_facts(variant: Variant, repos: Mapping[str, str]) -> CardFacts:
         metrics=_records(variant.folder / "metrics.jsonl"),
         data_report=_read(data) if data.is_file() else None,
         evaluation=evaluation_of(variant.run),
+        preferences=measurement_of(variant.run, "preferences"),
+        latency=measurement_of(variant.run, "latency"),
         repo_id=repos.get(variant.name),
         twins=_twins(variant, repos),
         example=_example(report),
@@ -199,7 +204,22 @@ def _card_facts(variant: Variant, repos: Mapping[str, str]) -> CardFacts:
 def evaluation_key(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What an evaluation depends on: its settings, and what was trained."""
     assert recipe.evaluate is not None, "asked for only where the recipe evaluates"
-    settings = json.dumps([recipe.evaluate.model_dump(mode="json"), recipe.seed], sort_keys=True)
+    answers = recipe.evaluate.model_dump(mode="json", exclude={"preferences", "latency"})
+    return _key([answers, recipe.seed], summaries)
+
+
+def measurement_key(
+    recipe: Recipe, name: Measurement, summaries: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str] | None:
+    """The same for one of the measurements beside the answers; None where the recipe does not ask for it."""
+    section = None if recipe.evaluate is None else getattr(recipe.evaluate, name)
+    if recipe.evaluate is None or section is None:
+        return None
+    return _key([section.model_dump(mode="json"), recipe.evaluate.bootstrap, recipe.seed], summaries)
+
+
+def _key(what: object, summaries: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    settings = json.dumps(what, sort_keys=True)
     training = json.dumps({name: summary["training"] for name, summary in summaries.items()}, sort_keys=True)
     return {
         "settings": hashlib.sha256(settings.encode()).hexdigest(),
@@ -210,14 +230,30 @@ def evaluation_key(recipe: Recipe, summaries: Mapping[str, Mapping[str, Any]]) -
 def evaluation_of(run: Path) -> dict[str, Any] | None:
     """comparison.json of a run, where it is about the weights that lie there now; None otherwise."""
     done, comparison = run / "report" / EVALUATED, run / "report" / "comparison.json"
+    recipe, known = _trained(run)
+    if recipe is None or recipe.evaluate is None or not comparison.is_file():
+        return None
+    same = done.is_file() and _read(done) == evaluation_key(recipe, known)
+    return _read(comparison) if same else None
+
+
+def measurement_of(run: Path, name: Measurement) -> dict[str, Any] | None:
+    """What `report/<name>.json` holds, where it is about the weights that lie there now; None otherwise."""
+    file = run / "report" / f"{name}.json"
+    recipe, known = _trained(run)
+    if recipe is None or not file.is_file():
+        return None
+    found = _read(file)
+    return found if found.pop("of", None) == measurement_key(recipe, name, known) else None
+
+
+def _trained(run: Path) -> tuple[Recipe | None, dict[str, dict[str, Any]]]:
+    """The recipe of a run and its variants' summaries; no recipe where one of them is not trained to its end."""
     variants = variants_in(run)
     recipe = twins_recipe(run) or next((variant.recipe for variant in variants.values()), None)
     summaries = {name: variant.summary for name, variant in variants.items()}
     known = {name: summary for name, summary in summaries.items() if summary is not None}
-    if recipe is None or recipe.evaluate is None or len(known) < len(summaries) or not comparison.is_file():
-        return None
-    same = done.is_file() and _read(done) == evaluation_key(recipe, known)
-    return _read(comparison) if same else None
+    return recipe if len(known) == len(summaries) else None, known
 
 
 def _twins(variant: Variant, repos: Mapping[str, str]) -> Sequence[Any]:

@@ -45,7 +45,7 @@ def evaluate(
     result = evaluate_variants(
         recipe.evaluate,
         first.model_path,
-        {job.name: _system(job) for job in jobs},
+        {job.name: system_of(job) for job in jobs},
         first.output,
         output,
         {name: training_numbers(summary) for name, summary in summaries.items()},
@@ -60,7 +60,7 @@ def evaluate(
     return result.to_dict()
 
 
-def _system(job: VariantJob) -> System:
+def system_of(job: VariantJob) -> System:
     """What a trained variant answers with."""
     from inspo_hub.evaluate import System
 

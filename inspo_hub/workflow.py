@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,8 +61,6 @@ def run_recipe(
     """
     from accelerate import PartialState
 
-    from inspo_hub.describing import write_cards
-    from inspo_hub.finishing import evaluate, tell
     from inspo_hub.preparation import prepare_jobs
     from inspo_hub.publishing import RunPublisher, variant_repositories
     from inspo_hub.training.disk import full_disk_told
@@ -84,9 +82,7 @@ def run_recipe(
             for job in jobs:
                 summaries[job.name] = train_variant(job, publisher.on_save)
             if state.is_main_process:
-                compared = evaluate(recipe, jobs, summaries, output)
-                write_cards(output, publisher.repos)
-                tell(jobs, output, compared=compared is not None)
+                _conclude(recipe, jobs, summaries, output, publisher.repos)
         if state.is_main_process:
             exit_code = _publish(publisher, jobs, summaries, output)
     except Interrupted as interrupted:
@@ -96,6 +92,24 @@ def run_recipe(
         publisher.abandon()
     state.wait_for_everyone()
     return exit_code
+
+
+def _conclude(
+    recipe: Recipe,
+    jobs: Sequence[VariantJob],
+    summaries: dict[str, dict[str, Any]],
+    output: Path,
+    repos: Mapping[str, str],
+) -> None:
+    """Everything that the output holds beside the models: answers, measurements, cards."""
+    from inspo_hub.describing import write_cards
+    from inspo_hub.finishing import evaluate, tell
+    from inspo_hub.measuring import measure
+
+    compared = evaluate(recipe, jobs, summaries, output)
+    measure(recipe, jobs, summaries, output)
+    write_cards(output, repos)
+    tell(jobs, output, compared=compared is not None)
 
 
 def _publish(

@@ -50,6 +50,10 @@ class CardFacts:
     """`DataReport.to_dict()`."""
     evaluation: Mapping[str, Any] | None = None
     """`EvaluationResult.to_dict()`; its systems are `base` and the variants by name."""
+    preferences: Mapping[str, Any] | None = None
+    """`PreferenceResult.to_dict()` of all variants."""
+    latency: Mapping[str, Any] | None = None
+    """`LatencyResult.to_dict()` of all variants."""
     repo_id: str | None = None
     """Where this model is or will be published."""
     twins: Sequence[Twin] = ()

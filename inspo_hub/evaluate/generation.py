@@ -227,13 +227,13 @@ def _generate_batch(
         eos_token_id=list(stops) or None,
         pad_token_id=pad,
     )
-    with _only_these_settings(model, config):
+    with only_these_settings(model, config):
         output = cast("Any", model).generate(input_ids=ids, attention_mask=mask, logits_processor=processors)
     return [_until_end(row, stops) for row in output[:, width:].tolist()]
 
 
 @contextmanager
-def _only_these_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
+def only_these_settings(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
     """The model's own generation defaults (penalties, top_k, …) put aside: a report says how its answers were drawn."""
     own, was_training = model.generation_config, model.training
     model.generation_config = config

@@ -171,6 +171,9 @@ def _evaluation(recipe: Recipe) -> Iterator[Conflict]:
         return
     if evaluate.prompts.revision is not None and is_path(evaluate.prompts.id):
         yield _revision_of_a_folder(("evaluate", "prompts", "revision"), evaluate.prompts.revision)
+    if evaluate.preferences is not None and recipe.data.heldout is None:
+        what, fix = "there are no held-out pairs to measure on", "set data.heldout, for example {fraction: 0.02}"
+        yield Conflict(("evaluate", "preferences"), what, fix=fix)
     if evaluate.temperature == 0 and evaluate.samples_per_prompt > 1:
         what = f"{evaluate.samples_per_prompt} equal answers: temperature 0 always takes the most probable token"
         yield Conflict(("evaluate", "samples_per_prompt"), what, "1, or a temperature above 0")

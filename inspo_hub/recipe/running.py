@@ -89,6 +89,28 @@ class JudgeSection(Section):
     )
 
 
+class PreferencesSection(Section):
+    """What the trained policy prefers on the held-out pairs, plain and given alternatives, against its base."""
+
+    novel: tuple[Literal["own", "other_prompt", "truncated", "empty", "shuffled"], ...] = Field(
+        ("own", "other_prompt", "truncated", "empty", "shuffled"),
+        description="Alternatives that training did not show, measured beside the plain scores and those of training: "
+        "the model's own sample, a response to another prompt, the first half of the other response, none, "
+        "the other response in random order.",
+    )
+    limit: int | None = Field(512, ge=1, description="Held-out pairs at most, the first ones; null: all.")
+    max_new_tokens: int = Field(256, ge=1, description="Tokens of the model's own sample at most.")
+
+
+class LatencySection(Section):
+    """Time and memory of answering, the trained policy beside its base."""
+
+    prompt_tokens: int = Field(256, ge=1, description="Tokens of a prompt.")
+    new_tokens: int = Field(64, ge=2, description="Tokens of an answer.")
+    batch_size: int = Field(1, ge=1, description="Prompts answered at a time.")
+    rounds: int = Field(10, ge=6, description="Rounds, each of the base and the policy in turn.")
+
+
 class EvaluateSection(Section):
     """Answers of the trained policy and the base to the same prompts, judged pairwise at the end of the run."""
 
@@ -100,3 +122,9 @@ class EvaluateSection(Section):
     samples_per_prompt: int = Field(1, ge=1, description="Answers drawn for each prompt.")
     limit: int | None = Field(None, ge=1, description="Prompts to answer at most, the first ones; null: all.")
     bootstrap: int = Field(1000, ge=1, description="Resamplings of the prompts behind each confidence interval.")
+    preferences: PreferencesSection | None = Field(
+        None, description="Measure what is preferred on the held-out pairs, {} for all contexts; null: do not."
+    )
+    latency: LatencySection | None = Field(
+        None, description="Measure the time of answering beside the base's, {} for one prompt at a time; null: do not."
+    )
