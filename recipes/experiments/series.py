@@ -1,8 +1,8 @@
 """Runs of a recipe over worlds (annotator × seed × base): made once, kept on disk, gone on with after a cut.
 
 A world is the pairs that a base sampled, ordered by a seeded annotator, with questions of its own for the evaluation.
-Every run is the ordinary workflow, as `inspo-hub run` does it, on a recipe of this folder; what is read afterwards is what it
-wrote: `report/comparison.json`, `report/generations.jsonl` and each variant's `trained.json`.
+Every run is the ordinary workflow, as `inspo-hub run` does it, on a recipe of this folder; what is read afterwards is
+what it wrote: `report/comparison.json`, `report/generations.jsonl` and each variant's `trained.json`.
 """
 
 from __future__ import annotations
