@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test check lint types pytest pytest-fast format clean
+.PHONY: quickstart test check lint types workflows recipes docs pytest pytest-fast format clean
 
 $(VENV)/.train: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -22,7 +22,7 @@ quickstart: $(VENV)/.train  ## train DPO and InSPO twins on the embedded recipe;
 
 test: check pytest  ## lint, types, architecture and every test that needs no GPU and no Hub account
 
-check: lint types
+check: lint types workflows recipes
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -30,6 +30,12 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
+
+workflows: $(VENV)/.dev  ## the workflows: by their schema, and by what goes wrong in them
+	PATH="$(CURDIR)/$(BIN):$$PATH" .github/scripts/check_workflows.sh
+
+recipes: $(VENV)/.dev  ## every shipped recipe
+	PATH="$(CURDIR)/$(BIN):$$PATH" .github/scripts/validate_recipes.sh
 
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not hub'

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Every shipped recipe, by the package and by the JSON schema that editors use.
+set -euo pipefail
+recipes=()
+while IFS= read -r file; do recipes+=("$file"); done < <(find recipes -name '*.yaml' -not -path 'recipes/accelerate/*' | sort)
+for recipe in "${recipes[@]}"; do
+  inspo-hub validate "$recipe"
+done
+check-jsonschema --schemafile recipes/recipe.schema.json "${recipes[@]}"
