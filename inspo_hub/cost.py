@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from inspo_hub.views import Score
+from inspo_hub.views import AlternativeGradient, Score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,6 +36,17 @@ class PairWork:
     """Positions that the LM head runs on: one per scored token."""
     longest_path: Count
     """Tokens of the longest path: what a context window must hold."""
+    trained: RunWork
+    """What a training runs backward through: all of it, or the responses given an alternative."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunWork:
+    """Tokens, attention and attention under a window of some runs, as in `PairWork`."""
+
+    tokens: Count
+    attention: Count
+    windowed_attention: Count
 
 
 def pair_work(
@@ -46,6 +57,7 @@ def pair_work(
     max_alternative_tokens: Count | None = None,
     layout: Layout = "tree",
     window: int | None = None,
+    alternative_gradient: AlternativeGradient = "full",
 ) -> PairWork:
     """The work of pairs whose `scores` are laid out: counts what `pack_pairs` lays out, for one pair or for many.
 
@@ -56,34 +68,33 @@ def pair_work(
         max_alternative_tokens: limit of an alternative, or one limit per row; None where there is none.
         layout: `tree`, or `flat` where every path repeats what it shares with another.
         window: sliding window in tokens along the path; None where layers see everything.
+        alternative_gradient: `stopped` where only responses that are scored given an alternative are trained.
     """
     runs = _runs(lengths, scores, separator, max_alternative_tokens, flat=layout == "flat")
     _, chosen, rejected = _columns(lengths)
     longest = runs[0][0] * 0
     for own, context, there in runs:
         longest = _greatest(longest, (own + context) * there)
+    everything = trained = _run_work(runs, window)
+    if alternative_gradient == "stopped":
+        assert layout == "tree", "the gradient can stop in tree packing only"
+        targets, repeated = _targets(lengths, scores, separator, max_alternative_tokens)
+        runs, trained = [*runs, *repeated], _run_work(targets, window)
+        everything = _run_work(runs, window)
     return PairWork(
-        tokens=sum(own * there for own, _, there in runs),
-        attention=sum((_seen(own + context, None) - _seen(context, None)) * there for own, context, there in runs),
-        windowed_attention=sum(
-            (_seen(own + context, window) - _seen(context, window)) * there for own, context, there in runs
-        ),
+        **vars(everything),
         head_positions=sum(chosen if score.startswith("chosen") else rejected for score in scores),
         longest_path=longest,
+        trained=trained,
     )
 
 
-def pair_tokens(
-    lengths: Sequence[Count] | np.ndarray,
-    *,
-    scores: Sequence[Score],
-    separator: int = 0,
-    max_alternative_tokens: Count | None = None,
-    layout: Layout = "tree",
-) -> Count:
-    """Tokens that `pack_pairs` lays out for a pair, or for each row of an array `(rows, 3)`; see `pair_work`."""
-    runs = _runs(lengths, scores, separator, max_alternative_tokens, flat=layout == "flat")
-    return sum(own * there for own, _, there in runs)
+def _run_work(runs: Sequence[_Run], window: int | None) -> RunWork:
+    def seen(width: int | None) -> Count:
+        return sum((_seen(own + context, width) - _seen(context, width)) * there for own, context, there in runs)
+
+    tokens = sum(own * there for own, _, there in runs)
+    return RunWork(tokens=tokens, attention=seen(None), windowed_attention=seen(window))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +173,7 @@ def pair_flops(
     training: bool = True,
     checkpointing: bool = False,
     head_recomputed: bool = True,
+    alternative_gradient: AlternativeGradient = "full",
 ) -> PairFlops:
     """FLOPs of the pair's forward, and with `training` of its backward, counted as two forwards (arXiv:2001.08361).
 
@@ -175,14 +187,16 @@ def pair_flops(
         max_alternative_tokens=max_alternative_tokens,
         layout=layout,
         window=shape.window,
+        alternative_gradient=alternative_gradient,
     )
-    body_passes = 1 + training * (2 + checkpointing)
+    again = training * (2 + checkpointing)
     head_passes = 1 + training * (2 + head_recomputed)
     full, windowed = shape.layers - shape.windowed_layers, shape.windowed_layers
-    per_query_key = 4 * shape.heads * shape.head_dim
+    forward = full * work.attention + windowed * work.windowed_attention
+    backward = (full * work.trained.attention + windowed * work.trained.windowed_attention) * again
     return PairFlops(
-        body=2 * shape.active_params * work.tokens * body_passes,
-        attention=per_query_key * (full * work.attention + windowed * work.windowed_attention) * body_passes,
+        body=2 * shape.active_params * (work.tokens + work.trained.tokens * again),
+        attention=4 * shape.heads * shape.head_dim * (forward + backward),
         head=2 * shape.hidden * shape.vocab * work.head_positions * head_passes,
     )
 
@@ -234,6 +248,26 @@ def _runs(
         runs.append((prompt + kept + tail, 0, cut) if flat else (last + tail, prompt + kept - last, cut))
     assert runs, "no score is laid out"
     return runs
+
+
+def _targets(
+    lengths: Sequence[Count] | np.ndarray, scores: Sequence[Score], separator: int, limit: Count | None
+) -> tuple[list[_Run], list[_Run]]:
+    """Runs of the responses given an alternative, each with the token that predicts its first one, as
+    `packing.stopped` lays them out; and those tokens where they are in the context too: the ends of prompts."""
+    prompt, chosen, rejected = _columns(lengths)
+    targets: list[_Run] = []
+    repeated: list[_Run] = []
+    for score, alternative, response in (
+        ("chosen_given_rejected", rejected, chosen),
+        ("rejected_given_chosen", chosen, rejected),
+    ):
+        if score in scores:
+            between = separator + (alternative if limit is None else _least(alternative, limit))
+            targets.append((1 + response, prompt + between - 1, 1))
+            repeated.append((prompt * 0 + 1, prompt - 1, 1 * (between == 0)))
+    assert targets, "no response is scored given an alternative"
+    return targets, repeated
 
 
 def _seen(length: Count, window: int | None) -> Count:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Score = Literal["chosen", "rejected", "chosen_given_rejected", "rejected_given_chosen"]
 SCORES: tuple[Score, ...] = get_args(Score)
+AlternativeGradient = Literal["full", "stopped"]
+"""Whether a response that is scored given an alternative trains what it is given: prompt, alternative, separator."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,7 +269,7 @@ def test_one_variable_length_launch_equals_the_dense_line(
 
 @pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS.keys())
 def test_flex_mask_is_the_tree_mask(scoring: Scoring) -> None:
-    sees = flex.mask_function(lay_out(ROW).plan, scoring.window, torch.device("cpu"))
+    sees = flex.mask_function(lay_out(ROW), scoring.window, torch.device("cpu"))
     index = torch.arange(ROW[-1].stop)
     zero = torch.tensor(0)
     asked = sees(zero, zero, index[:, None].expand(-1, len(index)), index[None].expand(len(index), -1))

@@ -80,6 +80,7 @@ CONDITIONED = ("chosen_given_rejected", "rejected_given_chosen")
         ("symmetric", CONDITIONED, PLAIN_SCORES),
         ("symmetric:flat", CONDITIONED, PLAIN_SCORES),
         ("symmetric:recomputed", CONDITIONED, PLAIN_SCORES),
+        ("symmetric:stopped", CONDITIONED, PLAIN_SCORES),
         ("one_sided", ("chosen_given_rejected", "rejected"), ("chosen_given_rejected", "rejected")),
         ("naive", CONDITIONED, CONDITIONED),
         ("naive@4", CONDITIONED, CONDITIONED),

@@ -12,12 +12,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from inspo_hub.cost import Layout, ModelShape, pair_flops, pair_tokens, pair_work
+from inspo_hub.attention import TreeLayout
+from inspo_hub.cost import Count, Layout, ModelShape, pair_flops, pair_work
 from inspo_hub.packing import PackedBatch, pack_pairs
 from inspo_hub.pairs import PreferencePair
 from inspo_hub.views import SCORES, Score
 
 COMBINATIONS = [scores for size in range(1, 5) for scores in itertools.combinations(SCORES, size)]
+
+
+def pair_tokens(lengths: object, **options: object) -> Count:
+    return pair_work(lengths, **options).tokens  # type: ignore[arg-type]
 
 
 def packed(lengths: tuple[int, int, int], scores: tuple[Score, ...], **options: object) -> PackedBatch:
@@ -53,13 +58,67 @@ def test_counts_are_those_of_the_packed_batch(scores: tuple[Score, ...], layout:
             assert tuple(int(column[row]) for column in of_table) == expected
 
 
+STOPPED = [scores for scores in COMBINATIONS if any("given" in score for score in scores)]
+
+
+@pytest.mark.parametrize("scores", STOPPED, ids="+".join)
+def test_counts_of_a_stopped_batch_are_those_of_its_two_rows(scores: tuple[Score, ...]) -> None:
+    draw = np.random.default_rng(len(scores))
+    for separator, limit in itertools.product((0, 3), (None, 0, 1, 2, 5)):
+        lengths = draw.integers(1, 10, size=(4, 3))
+        table = pair_work(
+            lengths,
+            scores=scores,
+            separator=separator,
+            max_alternative_tokens=limit,
+            alternative_gradient="stopped",
+        )
+        for row, one in enumerate(lengths.tolist()):
+            how = {"max_alternative_tokens": limit, "alternative_gradient": "stopped"}
+            batch = packed(tuple(one), scores, separator=list(range(separator)), **how)
+            assert batch.context is not None
+            targets = _query_keys(batch)
+            expected = (
+                batch.context.layout.tokens + batch.input_ids.numel(),
+                batch.longest_path,
+                _plan_query_keys(batch.context.layout) + targets,
+                batch.input_ids.numel(),
+                targets,
+            )
+            assert batch.tokens == expected[0]
+            trained = table.trained
+            columns = (table.tokens, table.longest_path, table.attention, trained.tokens, trained.attention)
+            assert tuple(int(column[row]) for column in columns) == expected
+            work = pair_work(one, scores=scores, separator=separator, **how)  # type: ignore[arg-type]
+            assert (work.tokens, work.trained.tokens, work.trained.attention) == (expected[0], *expected[3:])
+
+
+def test_a_stopped_step_is_a_forward_of_all_and_two_more_of_the_responses() -> None:
+    """The figures of facts: mean lengths of UltraFeedback give about 0.63 of the symmetric step."""
+    shape = ModelShape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14_336, vocab=128_256, head_dim=128)
+    how = {"scores": ("chosen_given_rejected", "rejected_given_chosen"), "head_recomputed": False}
+    full = pair_flops(shape, (180, 362, 362), **how)  # type: ignore[arg-type]
+    stopped = pair_flops(shape, (180, 362, 362), alternative_gradient="stopped", **how)  # type: ignore[arg-type]
+    tokens, trained = 180 + 4 * 362, 2 * (1 + 362)
+    assert stopped.body == 2 * shape.active_params * (tokens + 2 * trained)
+    assert stopped.head == full.head
+    assert 0.60 < stopped.total / full.total < 0.66
+    for gradient in ("full", "stopped"):
+        forward = pair_flops(shape, (180, 362, 362), training=False, alternative_gradient=gradient, **how)  # type: ignore[arg-type]
+        assert forward.body == 2 * shape.active_params * tokens
+
+
 def _query_keys(batch: PackedBatch) -> int:
     """Counted one by one: every query and the keys it sees."""
     if batch.layout is None:
         assert batch.attention_mask is not None
         return sum(length * (length + 1) // 2 for length in batch.attention_mask.sum(dim=1).tolist())
+    return _plan_query_keys(batch.layout)
+
+
+def _plan_query_keys(layout: TreeLayout) -> int:
     seen = 0
-    for first_query, last_query, first_key, last_key, distance in batch.layout.plan.tolist():
+    for first_query, last_query, first_key, last_key, distance in layout.plan.tolist():
         for query in range(first_query, last_query):
             seen += last_key - first_key if distance else query - first_query + 1
     return seen
@@ -165,7 +224,7 @@ def test_shapes_of_configs() -> None:
 
 def test_the_cost_model_needs_neither_torch_nor_numpy() -> None:
     code = (
-        "import sys; from inspo_hub.cost import pair_tokens; assert pair_tokens((1, 2, 3), scores=('chosen',)) == 3;"
+        "import sys; from inspo_hub.cost import pair_work; assert pair_work((1, 2, 3), scores=('chosen',)).tokens == 3;"
         "assert not {'torch', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

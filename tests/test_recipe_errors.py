@@ -165,11 +165,23 @@ def test_a_recipe_must_be_a_mapping() -> None:
     assert only_problem("- version: 1\n").what == "not a mapping"
 
 
+STOPPED = "alternative: {gradient: stopped}"
+
+
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
         ("conditioning: one_sided", "conditioning", "needs `reference.context: conditioned`"),
         ("objective: simpo\nconditioning: one_sided", "conditioning", "needs an objective that uses a reference"),
+        (f"{STOPPED}\nconditioning: averaged", "alternative.gradient", "'averaged' trains responses without their"),
+        (f"{STOPPED}\nconditioning: none", "alternative.gradient", "'none' trains responses without their"),
+        (f"{STOPPED}\nobjective: {{name: dpo, nll_weight: 0.1}}", "alternative.gradient", "NLL term of 'dpo'"),
+        (f"{STOPPED}\nobjective: orpo", "alternative.gradient", "NLL term of 'orpo'"),
+        (
+            "variants: {a: {alternative: {gradient: stopped}, conditioning: none}}",
+            "variants.a.alternative.gradient",
+            "'none' trains",
+        ),
         ("reference: {source: model}", "reference", "names no model"),
         ("reference: {id: a/b}", "reference.id", "would be ignored"),
         ("reference: {revision: main}", "reference.revision", "would be ignored"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspo_hub.attention.context import ContextKeys
 from inspo_hub.attention.errors import TreeUnsupported
 from inspo_hub.attention.interface import LAYOUT_ARGUMENT, TREE_ATTENTION, AttentionCall, AttentionSwitch, record_calls
 from inspo_hub.attention.layout import KeyGather, Segment, TreeLayout, gather_keys, lay_out, position_ids, segments_of
@@ -12,6 +13,7 @@ __all__ = [
     "TREE_ATTENTION",
     "AttentionCall",
     "AttentionSwitch",
+    "ContextKeys",
     "KeyGather",
     "Segment",
     "TreeLayout",

@@ -84,7 +84,7 @@ def _tile_blocks(tile: Tile, *, window: int, materialised: bool) -> Iterator[Blo
     if materialised:
         yield block(start, stop, "tile", opens=tile.own)
         return
-    diagonal = q0 if tile.own else stop
+    diagonal = q0 + tile.shift if tile.own else stop
     inside = min(max(start, q1 + tile.shift - window), diagonal)  # from here on every query of the tile sees every key
     if tile.own:
         yield block(diagonal, stop, "causal", opens=True)

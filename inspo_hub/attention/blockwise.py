@@ -33,8 +33,8 @@ class Heads(NamedTuple):
     """Views with the key-value heads in front, one head size for all, and keys expanded over their group."""
 
     query: Float[Tensor, "kv_heads groups tokens size"]
-    key: Float[Tensor, "kv_heads groups tokens size"]
-    value: Float[Tensor, "kv_heads groups tokens size"]
+    key: Float[Tensor, "kv_heads groups keys size"]
+    value: Float[Tensor, "kv_heads groups keys size"]
 
     def slice(self, block: Block) -> Heads:
         q, k = slice(block.q0, block.q1), slice(block.k0, block.k1)
@@ -43,12 +43,15 @@ class Heads(NamedTuple):
 
 def forward(
     query: Float[Tensor, "1 heads tokens size"],
-    key: Float[Tensor, "1 kv_heads tokens size"],
-    value: Float[Tensor, "1 kv_heads tokens value_size"],
+    key: Float[Tensor, "1 kv_heads keys size"],
+    value: Float[Tensor, "1 kv_heads keys value_size"],
     plan: Int[Tensor, "blocks 5"],
     scoring: Scoring,
 ) -> tuple[Float[Tensor, "1 tokens heads value_size"], Float[Tensor, "heads tokens"]]:
-    """Attention output and log-sum-exp of a row. Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v`."""
+    """Attention output and log-sum-exp of a row. Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v`.
+
+    More keys than tokens: those of a context that was computed before stand in front.
+    """
     heads = _heads(query, key, value)
     kv_heads, groups, tokens, size = heads.query.shape
     out = query.new_empty(1, tokens, kv_heads * groups, size)
@@ -68,9 +71,10 @@ def backward(
     plan: Int[Tensor, "blocks 5"],
     scoring: Scoring,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, in their shapes."""
+    """Gradients of the row's queries, keys and values; keys that stand in front of the row's own get none."""
     heads = _heads(saved.query, saved.key, saved.value)
     kv_heads, groups, tokens, size = heads.query.shape
+    before = heads.key.shape[2] - tokens
     out, grad = (_by_head(_pad(x, size), kv_heads) for x in (saved.out, grad_out))
     lse = saved.lse.unflatten(0, (kv_heads, groups))
     dtype = _accumulator(saved.query.dtype)
@@ -81,16 +85,16 @@ def backward(
     d_key, d_value = (new(1, tokens, kv_heads, size, dtype=dtype, device=saved.query.device) for _ in range(2))
     dq, dk, dv = _by_head(d_query, kv_heads), _by_head(d_key, kv_heads)[:, 0], _by_head(d_value, kv_heads)[:, 0]
     for block in blocks_of(plan.tolist(), window=scoring.window, materialised=materialised):
-        q, k = slice(block.q0, block.q1), slice(block.k0, block.k1)
+        q, k = slice(block.q0, block.q1), slice(block.k0 - before, block.k1 - before)
         merged = Merged(out[:, :, q], lse[:, :, q], grad[:, :, q])
         block_dq, block_dk, block_dv = _block_backward(heads.slice(block), merged, block, scoring)
         # Causal blocks that open are a partition of the row's queries and of its keys: they write, the others add.
         writes = block.opens and block.kind == "causal"
-        for total, part in (
-            (dq[:, :, q], block_dq),
-            (dk[:, k], block_dk.sum(1) if groups > 1 else block_dk[:, 0]),
-            (dv[:, k], block_dv.sum(1) if groups > 1 else block_dv[:, 0]),
-        ):
+        parts = [(dq[:, :, q], block_dq)]
+        if block.k0 >= before:
+            parts.append((dk[:, k], block_dk.sum(1) if groups > 1 else block_dk[:, 0]))
+            parts.append((dv[:, k], block_dv.sum(1) if groups > 1 else block_dv[:, 0]))
+        for total, part in parts:
             total.copy_(part) if writes else total.add_(part)
     pairs = ((d_query, saved.query), (d_key, saved.key), (d_value, saved.value))
     d_query, d_key, d_value = (_cut(d, x.shape[-1]).to(x.dtype).transpose(1, 2) for d, x in pairs)
@@ -101,8 +105,8 @@ class Saved(NamedTuple):
     """What the backward needs of the forward; `out` and `lse` are those of the whole row, all blocks merged."""
 
     query: Float[Tensor, "1 heads tokens size"]
-    key: Float[Tensor, "1 kv_heads tokens size"]
-    value: Float[Tensor, "1 kv_heads tokens value_size"]
+    key: Float[Tensor, "1 kv_heads keys size"]
+    value: Float[Tensor, "1 kv_heads keys value_size"]
     out: Float[Tensor, "1 tokens heads value_size"]
     lse: Float[Tensor, "heads tokens"]
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, no_type_check
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
@@ -20,8 +20,8 @@ from inspo_hub.attention.layout import TreeLayout, position_ids, segments_of
 
 def forward(
     query: Float[Tensor, "1 heads tokens size"],
-    key: Float[Tensor, "1 kv_heads tokens size"],
-    value: Float[Tensor, "1 kv_heads tokens value_size"],
+    key: Float[Tensor, "1 kv_heads keys size"],
+    value: Float[Tensor, "1 kv_heads keys value_size"],
     sinks: Float[Tensor, " heads"] | None,
     layout: TreeLayout,
     scoring: Scoring,
@@ -58,29 +58,36 @@ def _block_mask(layout: TreeLayout, window: int, device: torch.device) -> BlockM
     """The layout's block mask, built once per layout and window."""
     if window not in layout.block_masks:
         tokens = layout.tokens
-        sees = mask_function(layout.plan, window, device)
-        layout.block_masks[window] = create_block_mask(sees, None, None, tokens, tokens, device=device)
+        sees = mask_function(layout, window, device)
+        keys = layout.before + tokens
+        layout.block_masks[window] = create_block_mask(sees, None, None, tokens, keys, device=device)
     return layout.block_masks[window]
 
 
-def mask_function(plan: Int[Tensor, "blocks 5"], window: int, device: torch.device) -> Callable[..., Bool[Tensor, ""]]:
-    """Who sees whom, as flex_attention asks it: by row tokens."""
-    segments = segments_of(plan)
+def mask_function(layout: TreeLayout, window: int, device: torch.device) -> Callable[..., Bool[Tensor, ""]]:
+    """Who sees whom, as flex_attention asks it: by row tokens, keys of another row in front."""
+    segments, before = segments_of(layout.plan), layout.before
     ranges = max(len(segment.context) for segment in segments) or 1
-    starts, stops = (torch.zeros(len(segments), ranges, dtype=torch.int64) for _ in range(2))
+    starts, stops, shifts = (torch.zeros(len(segments), ranges, dtype=torch.int64) for _ in range(3))
     for row, segment in enumerate(segments):
+        passed = 0
         for column, (start, stop) in enumerate(segment.context):
-            starts[row, column], stops[row, column] = start, stop
+            starts[row, column], stops[row, column], shifts[row, column] = start, stop, passed - start
+            passed += stop - start
     lengths = torch.tensor([segment.stop - segment.start for segment in segments])
     member = torch.arange(len(segments)).repeat_interleave(lengths)
     position = position_ids(segments)
-    starts, stops, member, position = (x.to(device) for x in (starts, stops, member, position))
+    starts, stops, shifts, member, position = (x.to(device) for x in (starts, stops, shifts, member, position))
 
     @no_type_check  # as above
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        own = (member[query] == member[key]) & (key <= query)
+        row = (key - before).clamp_min(0)  # the token that the key belongs to, where it is one of the row's own
+        own = (key >= before) & (member[query] == member[row]) & (row <= query)
+        seen = own & (query - row < window) if window else own
         for column in range(ranges):
-            own = own | ((starts[member[query], column] <= key) & (key < stops[member[query], column]))
-        return own & (position[query] - position[key] < window) if window else own
+            start, stop, shift = (x[member[query], column] for x in (starts, stops, shifts))
+            within = (start <= key) & (key < stop)
+            seen = seen | (within & (position[query] - key - shift < window) if window else within)
+        return seen
 
     return sees

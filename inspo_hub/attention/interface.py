@@ -13,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from inspo_hub.attention.errors import TreeUnsupported
 from inspo_hub.attention.layout import TreeLayout
-from inspo_hub.attention.operator import tree_attention
+from inspo_hub.attention.operator import in_compute_dtype, tree_attention
 
 TREE_ATTENTION = "inspo_tree"
 LAYOUT_ARGUMENT = "inspo_layout"
@@ -54,6 +54,8 @@ def tree_attention_forward(
         raise TreeUnsupported(f"attention was asked for {tuple(query.shape)} queries on {tuple(key.shape)} keys")
     if _calls is not None:
         _calls.append(AttentionCall(id(module), int(sliding_window or 0)))
+    if inspo_layout.writes is not None:
+        inspo_layout.writes.write(module, *in_compute_dtype(key, value))
     out = tree_attention(
         query,
         key,
@@ -63,6 +65,7 @@ def tree_attention_forward(
         softcap=float(softcap or 0.0),
         window=int(sliding_window or 0),
         sinks=s_aux,
+        context=None if inspo_layout.reads is None else inspo_layout.reads.read(module),
     )
     return out, None
 

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from inspo_hub.attention.context import ContextKeys
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
@@ -88,6 +90,10 @@ class TreeLayout:
     first query stands behind the first key along the path (0 where a segment sees itself)."""
     gather: KeyGather | None = None
     """Built when the layout moves to an accelerator."""
+    writes: ContextKeys | None = None
+    """Where each layer leaves its keys and values, for a row that sees this one as its context."""
+    reads: ContextKeys | None = None
+    """The keys and values of a context that was computed before; they stand in front of the row's own."""
     block_masks: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)
     """flex_attention's masks by window, built where that backend is used."""
 
@@ -95,19 +101,29 @@ class TreeLayout:
     def tokens(self) -> int:
         return int(self.plan[-1, 1])
 
+    @property
+    def before(self) -> int:
+        """Keys that stand in front of the row's own; 0 where the row is its own context."""
+        return int(self.plan[-1, 2] - self.plan[-1, 0])
+
     def to(self, device: torch.device | str) -> TreeLayout:
         device = torch.device(device)
         if device.type == "cpu":
             return TreeLayout(plan=self.plan)
-        gather = self.gather or gather_keys(segments_of(self.plan))
+        gather = self.gather or gather_keys(segments_of(self.plan), before=self.before)
         return TreeLayout(plan=self.plan, gather=gather.to(device))
 
     def gather_tensors(self) -> list[Tensor]:
         return [] if self.gather is None else self.gather.tensors()
 
 
-def lay_out(segments: Sequence[Segment]) -> TreeLayout:
-    """The layout of a row's segments, which must follow each other without a gap."""
+def lay_out(segments: Sequence[Segment], *, before: int = 0) -> TreeLayout:
+    """The layout of a row's segments, which must follow each other without a gap.
+
+    Args:
+        before: keys of another row that stand in front; all contexts are ranges of them, and 0 where contexts are
+            ranges of the row itself.
+    """
     assert segments, "a row has at least one segment"
     rows: list[tuple[int, int, int, int, int]] = []
     position = 0
@@ -116,10 +132,10 @@ def lay_out(segments: Sequence[Segment]) -> TreeLayout:
         position = segment.stop
         behind = segment.context_length
         for start, stop in segment.context:
-            assert 0 <= start < stop <= segment.start, "a context lies before its segment"
+            assert 0 <= start < stop <= (before or segment.start), "a context lies before its segment"
             rows.append((segment.start, segment.stop, start, stop, behind))
             behind -= stop - start
-        rows.append((segment.start, segment.stop, segment.start, segment.stop, 0))
+        rows.append((segment.start, segment.stop, before + segment.start, before + segment.stop, 0))
     return TreeLayout(plan=torch.tensor(rows, dtype=torch.int64))
 
 
@@ -138,8 +154,11 @@ def position_ids(segments: Sequence[Segment]) -> Int[Tensor, " tokens"]:
     return torch.cat([torch.arange(s.context_length, s.longest_position, dtype=torch.int64) for s in segments])
 
 
-def gather_keys(segments: Sequence[Segment]) -> KeyGather:
-    """The gather indices of a row's segments, on the host."""
+def gather_keys(segments: Sequence[Segment], *, before: int = 0) -> KeyGather:
+    """The gather indices of a row's segments, on the host; `before` as in `lay_out`.
+
+    Keys of another row get no gradient, so that nothing of them is repeated.
+    """
     keys: list[Tensor] = []
     own: list[Tensor] = []
     levels: dict[int, list[tuple[int, int, int]]] = {}
@@ -149,10 +168,10 @@ def gather_keys(segments: Sequence[Segment]) -> KeyGather:
         position = key_bounds[-1]
         for start, stop in segment.context:
             keys.append(torch.arange(start, stop))
-            for first, last, level in _level_runs(seen, start, stop):
+            for first, last, level in () if before else _level_runs(seen, start, stop):
                 levels.setdefault(level, []).append((first, last, position + first - start))
             position += stop - start
-        keys.append(torch.arange(segment.start, segment.stop))
+        keys.append(torch.arange(before + segment.start, before + segment.stop))
         own.append(torch.arange(position, position + segment.stop - segment.start))
         query_bounds.append(segment.stop)
         key_bounds.append(position + segment.stop - segment.start)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from inspo_hub.attention import blockwise, varlen
 from inspo_hub.attention.blockwise import Saved, Scoring
+from inspo_hub.attention.context import LayerContext
 from inspo_hub.attention.layout import KeyGather, TreeLayout
 
 # Spelled out: reading them from annotations fails where a type checker wraps the functions.
 _FORWARD = (
-    "(Tensor query, Tensor key, Tensor value, Tensor? sinks, "
+    "(Tensor query, Tensor key, Tensor value, Tensor? sinks, Tensor[] context, "
     "Tensor plan, Tensor[] gather, float scale, float softcap, int window) -> (Tensor, Tensor)"
 )
 
@@ -26,6 +27,7 @@ def tree_attention_op(
     key: Tensor,
     value: Tensor,
     sinks: Tensor | None,
+    context: Sequence[Tensor],
     plan: Tensor,
     gather: Sequence[Tensor],
     scale: float,
@@ -34,6 +36,7 @@ def tree_attention_op(
 ) -> tuple[Tensor, Tensor]:
     scoring = Scoring(scale, softcap, window)
     kernel = varlen.kernel_for(query, value, scoring)
+    key, value = _after_context(key, value, context)
     with torch.autocast(query.device.type, enabled=False):
         if kernel is None:
             out, lse = blockwise.forward(query, key, value, plan, scoring)
@@ -53,6 +56,7 @@ def _(
     key: Tensor,
     value: Tensor,
     sinks: Tensor | None,
+    context: Sequence[Tensor],
     plan: Tensor,
     gather: Sequence[Tensor],
     scale: float,
@@ -65,7 +69,7 @@ def _(
 
 
 _BACKWARD = (
-    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, "
+    "(Tensor grad_out, Tensor query, Tensor key, Tensor value, Tensor out, Tensor lse, Tensor[] context, "
     "Tensor plan, Tensor[] gather, float scale, float softcap, int window) -> (Tensor, Tensor, Tensor)"
 )
 
@@ -78,19 +82,24 @@ def tree_attention_backward_op(
     value: Tensor,
     out: Tensor,
     lse: Tensor,
+    context: Sequence[Tensor],
     plan: Tensor,
     gather: Sequence[Tensor],
     scale: float,
     softcap: float,
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    saved = Saved(query, key, value, out, lse)
     scoring = Scoring(scale, softcap, window)
     kernel = varlen.kernel_for(query, value, scoring)
+    saved = Saved(query, *_after_context(key, value, context), out, lse)
     with torch.autocast(query.device.type, enabled=False):
         if kernel is None:
-            return blockwise.backward(grad_out, saved, plan, scoring)
-        return varlen.backward(grad_out, saved, KeyGather.of(gather), scoring, kernel)
+            grads = blockwise.backward(grad_out, saved, plan, scoring)
+        else:
+            grads = varlen.backward(grad_out, saved, KeyGather.of(gather), scoring, kernel)
+    for gradient in grads[1:] if context else ():
+        gradient.index_fill_(2, context[2], 0)
+    return grads
 
 
 @tree_attention_backward_op.register_fake
@@ -101,6 +110,7 @@ def _(
     value: Tensor,
     out: Tensor,
     lse: Tensor,
+    context: Sequence[Tensor],
     plan: Tensor,
     gather: Sequence[Tensor],
     scale: float,
@@ -113,25 +123,25 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    query, key, value, sinks, plan, gather, *ctx.scoring = inputs
+    query, key, value, sinks, context, plan, gather, *ctx.scoring = inputs
     out, lse = output
-    ctx.has_sinks = sinks is not None
-    ctx.gathers = len(gather)
-    ctx.save_for_backward(query, key, value, sinks, plan, out, lse, *gather)
+    ctx.gathers, ctx.contexts = len(gather), len(context)
+    ctx.save_for_backward(query, key, value, sinks, plan, out, lse, *context, *gather)
     ctx.mark_non_differentiable(lse)
 
 
 def _backward(ctx: Any, grad_out: Tensor, _grad_lse: Tensor) -> tuple[Any, ...]:
-    query, key, value, sinks, plan, out, lse, *gather = ctx.saved_tensors
+    query, key, value, sinks, plan, out, lse, *lists = ctx.saved_tensors
+    context, gather = lists[: ctx.contexts], lists[ctx.contexts :]
     grads = torch.ops.inspo_hub.tree_attention_backward(
-        grad_out.contiguous(), query, key, value, out, lse, plan, gather, *ctx.scoring
+        grad_out.contiguous(), query, key, value, out, lse, context, plan, gather, *ctx.scoring
     )
     grad_sinks = None
     if sinks is not None and ctx.needs_input_grad[3]:
         weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
         agreement = (grad_out.to(lse.dtype) * out.to(lse.dtype)).sum(-1)[0].T
         grad_sinks = -(weight * agreement).sum(-1).to(sinks.dtype)
-    return (*grads, grad_sinks, None, [None] * ctx.gathers, None, None, None)
+    return (*grads, grad_sinks, [None] * ctx.contexts, None, [None] * ctx.gathers, None, None, None)
 
 
 tree_attention_op.register_autograd(_backward, setup_context=_setup_context)
@@ -147,23 +157,48 @@ def tree_attention(
     softcap: float = 0.0,
     window: int = 0,
     sinks: Float[Tensor, " heads"] | None = None,
+    context: LayerContext | None = None,
 ) -> Float[Tensor, "1 tokens heads value_size"]:
     """Attention of a packed row over each token's own path, with gradients.
 
-    Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v` with the mask of the layout, which is never built. On a
-    GPU in half precision a variable-length flash kernel computes it, or flex_attention where that has no soft-capping;
-    everywhere else blocks of torch's CPU kernel or of plain torch.
+    Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v` with the mask of the layout, which is never built; a
+    `context` stands in front of k and v, detached as its `stopped` tokens are. On a GPU in half precision a
+    variable-length flash kernel computes it, or flex_attention where that has no soft-capping; everywhere else blocks
+    of torch's CPU kernel or of plain torch.
     """
-    kind = query.device.type
-    if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
-        # Rotary embedding leaves queries and keys in float32 and values in the lower precision.
-        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
+    query, key, value = in_compute_dtype(query, key, value)
     scoring = Scoring(scale, softcap, window)
     if query.is_cuda and softcap and query.dtype.itemsize == 2 and varlen.kernel_for(query, value, scoring) is None:
         from inspo_hub.attention import flex
 
-        return flex.forward(query, key, value, sinks, layout, scoring)
+        return flex.forward(query, *_detached(key, value, context), sinks, layout, scoring)
     out, _ = torch.ops.inspo_hub.tree_attention(
-        query, key, value, sinks, layout.plan, layout.gather_tensors(), *scoring
+        query, key, value, sinks, list(context or ()), layout.plan, layout.gather_tensors(), *scoring
     )
     return out
+
+
+def in_compute_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In autocast's precision where it is on: rotary embedding leaves queries and keys in float32, values are not."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind) or tensors[0].dtype == torch.float64:
+        return tensors
+    return tuple(x.to(torch.get_autocast_dtype(kind)) for x in tensors)
+
+
+def _after_context(key: Tensor, value: Tensor, context: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The row's keys and values after those of its context. A copy: beside the layer's products it costs nothing."""
+    if not context:
+        return key, value
+    return torch.cat([context[0], key], dim=2), torch.cat([context[1], value], dim=2)
+
+
+def _detached(key: Tensor, value: Tensor, context: LayerContext | None) -> tuple[Tensor, Tensor]:
+    """`_after_context` for a function with autograd of its own: what belongs to the context is detached."""
+    if context is None:
+        return key, value
+    own = torch.ones(key.shape[2], dtype=torch.bool, device=key.device)
+    own[context.stopped] = False
+    own = own[None, None, :, None]
+    key, value = (torch.where(own, x, x.detach()) for x in (key, value))
+    return _after_context(key, value, context)

@@ -139,8 +139,8 @@ def kernel_for(query: Tensor, value: Tensor, scoring: Scoring) -> Kernel | None:
 
 def forward(
     query: Float[Tensor, "1 heads tokens size"],
-    key: Float[Tensor, "1 kv_heads tokens size"],
-    value: Float[Tensor, "1 kv_heads tokens value_size"],
+    key: Float[Tensor, "1 kv_heads keys size"],
+    value: Float[Tensor, "1 kv_heads keys value_size"],
     gather: KeyGather,
     scoring: Scoring,
     kernel: Kernel,
@@ -160,7 +160,7 @@ def backward(
     scoring: Scoring,
     kernel: Kernel,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, in their shapes. The keys are gathered again: keeping them would cost more."""
+    """As `blockwise.backward`. The keys are gathered again: keeping them would cost more."""
     size = _kernel_size(saved.query, saved.value)
     q, k, v = _packed(saved.query, size), _packed(saved.key, size), _packed(saved.value, size)
     k, v = k.index_select(0, gather.key_index), v.index_select(0, gather.key_index)

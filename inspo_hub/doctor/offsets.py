@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inspo_hub.cost import pair_tokens
+from inspo_hub.cost import pair_work
 from inspo_hub.dealing import pack_micro_batches
 from inspo_hub.logprobs import tree_logps
 from inspo_hub.packing import Layout, pack_pairs
@@ -57,13 +57,13 @@ class Scorer:
     ) -> list[int]:
         return [
             int(
-                pair_tokens(
+                pair_work(
                     (len(pair.prompt), len(pair.chosen), len(pair.rejected)),
                     scores=scores,
                     separator=len(separator),
                     max_alternative_tokens=self.max_alternative_tokens,
                     layout=self.layout,
-                )
+                ).tokens
             )
             for pair in pairs
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -12,11 +12,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from inspo_hub.attention import LAYOUT_ARGUMENT, AttentionSwitch
+from inspo_hub.attention import LAYOUT_ARGUMENT, AttentionSwitch, ContextKeys
 from inspo_hub.logprobs.fused import PairLosses, ScoredPairs
 from inspo_hub.logprobs.head import Head, find_head
 from inspo_hub.logprobs.rope import RopeWatch
-from inspo_hub.packing import Layout, PackedBatch
+from inspo_hub.packing import Layout, PackedBatch, PackedContext
 from inspo_hub.views import Score, TreeLogps
 
 _STATE = "_inspo_hub_prepared"
@@ -92,6 +92,8 @@ def tree_logps(
     no_grad_scores: Sequence[Score] = (),
 ) -> TreeLogps:
     """Summed log-probabilities of each pair's responses, `(pairs,)` float32, differentiable.
+
+    Where the batch stops the gradient at the alternative, its plain scores are without gradient.
 
     Args:
         model: a causal language model, prepared or not, or what DDP, FSDP or DeepSpeed made of a prepared one.
@@ -172,29 +174,56 @@ def _forward(
         with prepared.switch.using(tree=False):
             before = prepared.forward_before or types.MethodType(type(self).forward, self)
             return before(*args, **kwargs)
-    hidden = _hidden_states(prepared, packed_batch)
+    passes = _passes(prepared, packed_batch)
+    trained = tuple(score for score in scores if score not in packed_batch.untrained)
     if pair_losses is None:
-        logps = _score(prepared.head, hidden, packed_batch, tuple(scores))
+        logps = _score(prepared.head, passes.hidden, packed_batch, trained)
     else:
-        logps = _losses(prepared.head, hidden, packed_batch, tuple(scores), pair_losses)
-    if no_grad_scores:
-        with torch.no_grad():
-            logps |= _score(prepared.head, hidden.detach(), packed_batch, tuple(no_grad_scores))
+        assert trained == tuple(scores), f"{packed_batch.untrained} are read without gradient: no loss is made of them"
+        logps = _losses(prepared.head, passes.hidden, packed_batch, trained, pair_losses)
+    without = tuple(score for score in (*scores, *no_grad_scores) if score not in trained)
+    with torch.no_grad():
+        for hidden, is_context in ((passes.hidden.detach(), False), (passes.context, True)):
+            here = tuple(score for score in without if (score in packed_batch.untrained) == is_context)
+            if here and hidden is not None:
+                logps |= _score(prepared.head, hidden, packed_batch, here)
     return logps
 
 
-def _hidden_states(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tokens hidden"]:
+@dataclass(frozen=True, kw_only=True)
+class _Passes:
     """The decoder's last hidden states of all rows, row after row."""
+
+    hidden: Float[Tensor, "tokens hidden"]
+    context: Float[Tensor, "context hidden"] | None
+    """Of the row that is read without gradient, where the batch has one."""
+
+
+def _passes(prepared: Prepared, batch: PackedBatch) -> _Passes:
+    """Runs the decoder over the context, where that is a row of its own, and over the batch's rows."""
     # Not undone afterwards: gradient checkpointing runs the layers again in the backward.
     prepared.switch.use(tree=batch.layout is not None)
     prepared.rope.look(batch)
-    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if batch.layout is not None:
-        inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: batch.layout}
-    else:
+    context = None
+    inputs: dict[str, Any] = {}
+    if batch.layout is None:
         inputs["attention_mask"] = batch.attention_mask
-    hidden = prepared.head.body(**inputs)[0]
-    return hidden.flatten(0, 1)
+    else:
+        layout = batch.layout
+        if batch.context is not None:
+            keys = ContextKeys(batch.context.stopped)
+            context = _context_pass(prepared, batch.context, keys)
+            layout = replace(layout, reads=keys)
+        inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: layout}
+    hidden = prepared.head.body(input_ids=batch.input_ids, use_cache=False, **inputs)[0]
+    return _Passes(hidden=hidden.flatten(0, 1), context=context)
+
+
+@torch.no_grad()
+def _context_pass(prepared: Prepared, context: PackedContext, keys: ContextKeys) -> Float[Tensor, "tokens hidden"]:
+    """Hidden states of the context; every layer leaves its keys and values in `keys`."""
+    inputs = {"position_ids": context.position_ids, LAYOUT_ARGUMENT: replace(context.layout, writes=keys)}
+    return prepared.head.body(input_ids=context.input_ids, use_cache=False, **inputs)[0].flatten(0, 1)
 
 
 def _score(head: Head, hidden: Tensor, batch: PackedBatch, scores: tuple[Score, ...]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from inspo_hub.errors import TrainingError
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -34,7 +36,22 @@ class RopeWatch:
         self._said = False
 
     def look(self, batch: PackedBatch) -> None:
-        if self.switch is None or self._said or batch.longest_path <= self.switch:
+        """Logs a warning, once.
+
+        Raises:
+            TrainingError: the batch is read in two passes, which would not have the same frequencies.
+        """
+        if self.switch is None or batch.longest_path <= self.switch:
+            return
+        if batch.context is not None:
+            raise TrainingError(
+                f"a path of {batch.longest_path} tokens is beyond {self.switch}, where this model changes its rotary "
+                "frequencies: a context that was read before would have other ones than what follows it",
+                where="alternative.gradient",
+                expected=f"paths of at most {self.switch} tokens where the gradient stops at the alternative",
+                fix=f"set data.max_length: {self.switch}, or alternative.gradient: full",
+            )
+        if self._said:
             return
         self._said = True
         log.warning(

@@ -9,13 +9,14 @@ tokens is a shorter range of keys: its first m-1 tokens, and its last one laid o
 
 from __future__ import annotations
 
-from inspo_hub.packing.batch import PackedBatch, ScoredTokens
-from inspo_hub.packing.paths import Layout, context_and_response, packed_tokens, scores_of
-from inspo_hub.packing.rows import pack_pairs
+from inspo_hub.packing.batch import PackedBatch, PackedContext, ScoredTokens
+from inspo_hub.packing.paths import Layout, context_and_response, scores_of
+from inspo_hub.packing.rows import pack_pairs, packed_tokens
 
 __all__ = [
     "Layout",
     "PackedBatch",
+    "PackedContext",
     "ScoredTokens",
     "context_and_response",
     "pack_pairs",

@@ -30,6 +30,24 @@ class ScoredTokens:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PackedContext:
+    """A row that is read without gradient before the batch's own, whose paths go through it; see `packing.stopped`."""
+
+    input_ids: Int[Tensor, "rows columns"]
+    position_ids: Int[Tensor, "rows columns"]
+    layout: TreeLayout
+    scores: tuple[Score, ...]
+    """Scores whose positions are in this row."""
+    stopped: Int[Tensor, " stopped"]
+    """Tokens of the batch's own row that belong to the context."""
+
+    def to(self, device: torch.device | str) -> PackedContext:
+        names = ("input_ids", "position_ids", "stopped")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return replace(self, layout=self.layout.to(device), **moved)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackedBatch:
     """Pairs as a model reads them: one row without padding (tree), or a right-padded row per path (flat)."""
 
@@ -48,10 +66,17 @@ class PackedBatch:
     """Tokens laid out, padding not counted."""
     longest_path: int
     """Positions of the longest path: what a model's context window must hold."""
+    context: PackedContext | None = None
+    """Only where the gradient stops at the alternative: what is read first."""
 
     @property
     def scores(self) -> tuple[Score, ...]:
         return tuple(self.scored)
+
+    @property
+    def untrained(self) -> tuple[Score, ...]:
+        """Scores that never have a gradient: those read in the context's own row."""
+        return () if self.context is None else self.context.scores
 
     @property
     def pairs(self) -> int:
@@ -65,5 +90,6 @@ class PackedBatch:
             **{name: getattr(self, name).to(device, non_blocking=True) for name in names},
             attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
             layout=None if self.layout is None else self.layout.to(device),
+            context=None if self.context is None else self.context.to(device),
             scored={score: tokens.to(device) for score, tokens in self.scored.items()},
         )

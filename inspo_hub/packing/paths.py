@@ -18,6 +18,8 @@ _CHAINS: tuple[tuple[Score, Score], ...] = (
     ("chosen", "rejected_given_chosen"),
 )
 """What a path scores: a response, then the other one given it."""
+PLAIN: tuple[Score, ...] = ("chosen", "rejected")
+"""The scores without an alternative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +65,6 @@ def scores_of(conditioning: str | Conditioning | Sequence[Score]) -> tuple[Score
     assert wanted, "a batch scores something"
     assert set(wanted) <= set(SCORES), f"not scores: {wanted}"
     return tuple(score for score in SCORES if score in wanted)
-
-
-def packed_tokens(
-    pair: PreferencePair,
-    conditioning: str | Conditioning | Sequence[Score],
-    *,
-    separator: Sequence[int] = (),
-    max_alternative_tokens: int | None = None,
-    layout: Layout = "tree",
-) -> int:
-    """Tokens that `pack_pairs` lays out for a pair, padding not counted."""
-    scores, flat = scores_of(conditioning), layout == "flat"
-    return lay_out_pair(pair, scores, list(separator), max_alternative_tokens, flat=flat).tokens
 
 
 def lay_out_pair(

@@ -11,9 +11,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from inspo_hub.attention.layout import Segment, TreeLayout, lay_out, position_ids
-from inspo_hub.packing.batch import PackedBatch, ScoredTokens
-from inspo_hub.packing.paths import Layout, PairLayout, lay_out_pair, scores_of
-from inspo_hub.views import Score
+from inspo_hub.packing.batch import PackedBatch, PackedContext, ScoredTokens
+from inspo_hub.packing.paths import PLAIN, Layout, PairLayout, lay_out_pair, scores_of
+from inspo_hub.packing.stopped import split
+from inspo_hub.views import AlternativeGradient, Score
 
 if TYPE_CHECKING:
     from inspo_hub.conditioning import Conditioning
@@ -27,6 +28,7 @@ def pack_pairs(
     separator: Sequence[int] = (),
     max_alternative_tokens: int | None = None,
     layout: Layout = "tree",
+    alternative_gradient: AlternativeGradient = "full",
 ) -> PackedBatch:
     """Pack pairs so that one forward gives every score that a conditioning needs.
 
@@ -35,24 +37,46 @@ def pack_pairs(
         separator: tokens between an alternative and the response that follows it; never scored.
         max_alternative_tokens: a longer alternative keeps its first tokens and its last one, its end of turn.
         layout: `tree` for models that take tree attention, `flat` for all others.
+        alternative_gradient: `stopped` lays prompts and alternatives out apart, to be read without gradient; tree only.
     """
     assert pairs, "a batch has at least one pair"
     scores = scores_of(conditioning)
-    flat = layout == "flat"
+    flat, stops = layout == "flat", alternative_gradient == "stopped"
     laid_out = [lay_out_pair(pair, scores, list(separator), max_alternative_tokens, flat=flat) for pair in pairs]
-    rows = _flat_rows(laid_out) if flat else _tree_row(laid_out)
+    if stops:
+        assert not flat, "the gradient can stop in tree packing only"
+        rows, context, scored = _stopped_rows(pairs, laid_out, scores)
+    else:
+        rows, context = _flat_rows(laid_out) if flat else _tree_row(laid_out), None
+        scored = {score: _scored_tokens(laid_out, score, rows.starts) for score in scores}
     return PackedBatch(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,
         attention_mask=rows.attention_mask,
         layout=rows.layout,
-        scored={score: _scored_tokens(laid_out, score, rows.starts) for score in scores},
+        context=context,
+        scored=scored,
         chosen_lengths=torch.tensor([len(pair.chosen) for pair in pairs]),
         rejected_lengths=torch.tensor([len(pair.rejected) for pair in pairs]),
         row_ids=tuple(pair.row_id for pair in pairs),
-        tokens=sum(pair.tokens for pair in laid_out),
-        longest_path=int(rows.position_ids.max()) + 1,
+        tokens=rows.tokens + (0 if context is None else context.layout.tokens),
+        longest_path=int(max(each.position_ids.max() for each in (rows, context) if each is not None)) + 1,
     )
+
+
+def packed_tokens(
+    pair: PreferencePair,
+    conditioning: str | Conditioning | Sequence[Score],
+    *,
+    separator: Sequence[int] = (),
+    max_alternative_tokens: int | None = None,
+    layout: Layout = "tree",
+    alternative_gradient: AlternativeGradient = "full",
+) -> int:
+    """Tokens that `pack_pairs` lays out for a pair, padding not counted."""
+    scores, flat = scores_of(conditioning), layout == "flat"
+    laid_out = lay_out_pair(pair, scores, list(separator), max_alternative_tokens, flat=flat)
+    return split(laid_out, len(pair.prompt)).tokens if alternative_gradient == "stopped" else laid_out.tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +87,49 @@ class _Rows:
     layout: TreeLayout | None
     starts: list[list[int]]
     """For each pair and run, where it starts in the flattened rows."""
+    tokens: int
+    """Without padding."""
 
 
-def _tree_row(pairs: Sequence[PairLayout]) -> _Rows:
-    """All runs of all pairs in one row, with their contexts counted from the row's first token."""
+def _stopped_rows(
+    pairs: Sequence[PreferencePair], laid_out: Sequence[PairLayout], scores: Sequence[Score]
+) -> tuple[_Rows, PackedContext, dict[Score, ScoredTokens]]:
+    """The row of responses that are scored given an alternative, the row of what they are given, and both's scores."""
+    parts = [split(each, len(pair.prompt)) for pair, each in zip(pairs, laid_out, strict=True)]
+    contexts, targets = [part.context for part in parts], [part.targets for part in parts]
+    context = _tree_row(contexts)
+    first_tokens = [starts[0] for starts in context.starts]
+    rows = _tree_row(targets, first_tokens, before=context.tokens)
+    plain = tuple(score for score in scores if score in PLAIN)
+    scored = {
+        score: _scored_tokens(contexts, score, context.starts)
+        if score in plain
+        else _scored_tokens(targets, score, rows.starts)
+        for score in scores
+    }
+    assert context.layout is not None
+    packed = PackedContext(
+        input_ids=context.input_ids,
+        position_ids=context.position_ids,
+        layout=context.layout,
+        scores=plain,
+        stopped=torch.tensor([start for starts in rows.starts for start in starts]),
+    )
+    return rows, packed, scored
+
+
+def _tree_row(pairs: Sequence[PairLayout], bases: Sequence[int] | None = None, *, before: int = 0) -> _Rows:
+    """All runs of all pairs in one row, with their contexts counted from the row's first token.
+
+    Args:
+        bases: for each pair, where the tokens that its contexts are ranges of start; None: where the pair itself does.
+        before: tokens of the row that contexts are ranges of, where it is another one.
+    """
     segments: list[Segment] = []
     starts: list[list[int]] = []
     tokens: list[int] = []
-    for pair in pairs:
-        base = len(tokens)
+    for number, pair in enumerate(pairs):
+        base = len(tokens) if bases is None else bases[number]
         starts.append([])
         for run in pair.runs:
             start = len(tokens)
@@ -83,8 +141,9 @@ def _tree_row(pairs: Sequence[PairLayout]) -> _Rows:
         input_ids=torch.tensor([tokens]),
         position_ids=position_ids(segments)[None],
         attention_mask=None,
-        layout=lay_out(segments),
+        layout=lay_out(segments, before=before),
         starts=starts,
+        tokens=len(tokens),
     )
 
 
@@ -104,6 +163,7 @@ def _flat_rows(pairs: Sequence[PairLayout]) -> _Rows:
         attention_mask=attention_mask,
         layout=None,
         starts=[[next(rows) * columns for _ in pair.runs] for pair in pairs],
+        tokens=sum(pair.tokens for pair in pairs),
     )
 
 

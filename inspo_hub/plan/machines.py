@@ -181,6 +181,7 @@ class Machines:
             variant.training(on_gpu=on_gpu, checkpointing=setting.checkpointing),
             tokens=tokens,
             scored=round(tokens * variant.workload.scored_share),
+            backward=round(tokens * variant.workload.trained_share),
             accumulates=a_step > setting.tokens_per_microbatch,
             engine=setting.engine,
             devices=setting.devices,

@@ -97,6 +97,7 @@ def peak_memory(
     *,
     tokens: int,
     scored: int | None = None,
+    backward: int | None = None,
     accumulates: bool = True,
     engine: Engine = "single",
     devices: int = 1,
@@ -107,11 +108,13 @@ def peak_memory(
 
     Args:
         scored: tokens of that micro-batch that the head scores; None: all.
+        backward: tokens of it that the backward runs through; None: all. Of the others keys and values are kept.
         accumulates: a step has several micro-batches on a device, so that gradients lie there while activations grow.
         devices: processes that the engine shares the model among.
         other_reference: parameters of a reference model that is not the initial policy; 0: there is none.
     """
     kind = "gpu" if on_gpu else "cpu"
+    kept = tokens if backward is None else backward
     trained = training.trained(model)
     weights = _weights(model, training, engine, devices)
     gradients = 4.0 * trained / (devices if engine in ("zero2", "zero3") else 1)
@@ -125,7 +128,7 @@ def peak_memory(
         "optimizer state": state,
         f"{engine} buffers": _engine_buffers(model, training, engine),
         "bfloat16 copies of weights": _low_precision_copies(model, training, engine),
-        "activations": tokens * activation_bytes(model, training),
+        "activations": kept * activation_bytes(model, training) + (tokens - kept) * _key_value_bytes(model, training),
         "head's gradient": 4.0 * model.shape.hidden * model.shape.vocab if training.adapter is None else 0.0,
         # The head is done before the first layer's backward begins.
         "workspace": max(
@@ -147,6 +150,12 @@ def activation_bytes(model: ModelFacts, training: Training) -> float:
     if training.checkpointing:
         return shape.layers * stream + ends
     return shape.layers * _layer_bytes(model, training) + ends
+
+
+def _key_value_bytes(model: ModelFacts, training: Training) -> float:
+    """Bytes of one token's keys and values in all layers."""
+    shape = model.shape
+    return shape.layers * 2 * shape.kv_heads * shape.head_dim * (2 if training.bfloat16 else 4)
 
 
 def _layer_bytes(model: ModelFacts, training: Training) -> float:

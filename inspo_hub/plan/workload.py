@@ -19,7 +19,7 @@ from inspo_hub.plan.timing import NO_WORK, Work
 if TYPE_CHECKING:
     from inspo_hub.plan.facts import DataFacts, PairRow
     from inspo_hub.recipe import Recipe
-    from inspo_hub.views import Score
+    from inspo_hub.views import AlternativeGradient, Score
 
 DRAWN_STEPS = 16
 """Steps that stand for all where only a sample of the pairs is known, and for comparing machines."""
@@ -34,6 +34,7 @@ class Packing:
     separator: int
     max_alternative: int | None
     layout: Layout
+    alternative_gradient: AlternativeGradient = "full"
     coupled: bool = False
     """The objective couples pairs: the head computes its logits twice."""
 
@@ -46,6 +47,7 @@ class Packing:
             separator=data.separator,
             max_alternative=recipe.alternative.max_tokens,
             layout="flat" if recipe.model.attention == "flat" else "tree",
+            alternative_gradient=recipe.alternative.gradient,
             coupled=not recipe.objective.separable,
         )
 
@@ -54,13 +56,14 @@ class Packing:
         return min(limits) if limits else None
 
     def pair(self, row: PairRow, *, scores: Sequence[Score] | None = None) -> PairWork:
-        """What the pair lays out."""
+        """What the pair lays out; only a training batch, which has all scores, stops the gradient at alternatives."""
         return pair_work(
             row[:3],
             scores=scores or self.scores,
             separator=self.separator,
             max_alternative_tokens=self.limit(row),
             layout=self.layout,
+            alternative_gradient=self.alternative_gradient if scores is None else "full",
         )
 
     def work(
@@ -82,7 +85,7 @@ class Packing:
         logits = 4.0 * shape.vocab * self.pair(row, scores=heads).head_positions
         again = kept_bytes is not None and (self.coupled or logits > kept_bytes)
 
-        def flops(of: Sequence[Score]) -> PairFlops:
+        def flops(of: Sequence[Score], gradient: AlternativeGradient = "full") -> PairFlops:
             return pair_flops(
                 shape,
                 row[:3],
@@ -93,9 +96,10 @@ class Packing:
                 training=training,
                 checkpointing=checkpointing,
                 head_recomputed=again,
+                alternative_gradient=gradient,
             )
 
-        laid_out = flops(scores or self.scores)
+        laid_out = flops(scores or self.scores, self.alternative_gradient if scores is None else "full")
         head = laid_out.head if heads == (scores or self.scores) else flops(heads).head
         tokens = self.pair(row, scores=scores).tokens
         return Work(float(tokens), float(laid_out.body), float(laid_out.attention), float(head))
@@ -137,6 +141,16 @@ class Workload:
         """Tokens that each row lays out."""
         return [int(self.packing.pair(row).tokens) for row in self.rows]
 
+    @cached_property
+    def trained_tokens_of(self) -> list[int]:
+        """Of them, those that a step runs backward through: all, unless the gradient stops at the alternative."""
+        return [int(self.packing.pair(row).trained.tokens) for row in self.rows]
+
+    @property
+    def trained_share(self) -> float:
+        """Part of the tokens that a step runs backward through."""
+        return sum(self.trained_tokens_of) / sum(self.tokens_of)
+
     @property
     def tokens(self) -> float:
         """Tokens of all steps together."""
@@ -169,7 +183,8 @@ class Workload:
 
     def _step(self, rows: Sequence[int], processes: int, budget: int) -> list[list[list[int]]]:
         tokens = [self.tokens_of[row] for row in rows]
-        return plan_step(tokens, tokens, n_processes=processes, tokens_per_microbatch=budget)
+        costs = [self.tokens_of[row] + 2 * self.trained_tokens_of[row] for row in rows]
+        return plan_step(costs, tokens, n_processes=processes, tokens_per_microbatch=budget)
 
     def micro_batches(self, *, processes: int, budget: int) -> float:
         """Micro-batches of the whole training on each process; every process runs as many."""

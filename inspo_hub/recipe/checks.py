@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from inspo_hub.conditioning import PLAIN_SCORE
 from inspo_hub.recipe.conflicts import Conflict
 from inspo_hub.recipe.paths import is_path
 from inspo_hub.recipe.sweep_checks import sweep_conflicts
@@ -22,6 +23,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     if isinstance(recipe.data.heldout, tuple):
         yield from _sources(recipe.data.heldout, ("data", "heldout"))
     yield from _model(recipe)
+    yield from _alternative(recipe)
     yield from _adapter(recipe)
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
@@ -83,6 +85,8 @@ def cautions(recipe: Recipe) -> Iterator[str]:
     for part in (recipe.objective, recipe.conditioning):
         if part.caution:
             yield part.caution
+    if recipe.alternative.gradient == "stopped":
+        yield STOPPED_CAUTION
 
 
 def _reference(recipe: Recipe) -> Iterator[Conflict]:
@@ -130,6 +134,30 @@ def _model(recipe: Recipe) -> Iterator[Conflict]:
         yield _revision_of_a_folder(("model", "revision"), model.revision)
     if model.tokenizer_revision is not None and is_path(model.tokenizer or model.id):
         yield _revision_of_a_folder(("model", "tokenizer_revision"), model.tokenizer_revision)
+
+
+STOPPED_CAUTION = (
+    "alternative.gradient: stopped is an experiment: in small exact runs it won as often as the full gradient at lower "
+    "KL in seven of eight, and collapsed into malformed answers in one (docs/speed.md); watch the held-out margins"
+)
+
+
+def _alternative(recipe: Recipe) -> Iterator[Conflict]:
+    """What `gradient: stopped` cannot train: plain scores, whose whole path is context."""
+    if recipe.alternative.gradient == "full":
+        return
+    path = ("alternative", "gradient")
+    plain = [score for score in recipe.conditioning.scores if score in PLAIN_SCORE.values()]
+    if plain:
+        name = recipe.conditioning.name
+        what = f"conditioning {name!r} trains responses without their alternative, which are read without gradient"
+        yield Conflict(path, what, "full", "delete the key, or use conditioning: symmetric")
+    elif recipe.objective.needs_plain_chosen:
+        what = f"the NLL term of {recipe.objective.name!r} trains the chosen response without its alternative"
+        yield Conflict(path, f"{what}, which is read without gradient", "full", "delete the key, or the NLL term")
+    if recipe.model.attention == "flat":
+        what = "flat packing lays every path out by itself: nothing is read once and attended to"
+        yield Conflict(path, what, "model.attention: auto or tree", "delete one of the two keys")
 
 
 _SHAPE = ("r", "alpha", "target_modules", "use_dora", "use_rslora")

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from inspo_hub.cost import pair_work
+from inspo_hub.cost import PairWork, pair_work
 from inspo_hub.packing import Layout, PackedBatch, pack_pairs
 from inspo_hub.pairs import PairSet
 from inspo_hub.training.scoring import RowScorer
 from inspo_hub.training.steps import StepDataset
-from inspo_hub.views import SCORES, Score
+from inspo_hub.views import SCORES, AlternativeGradient, Score
 
 if TYPE_CHECKING:
     from inspo_hub.recipe import Recipe
@@ -31,7 +31,14 @@ class Packer:
     max_alternative_tokens: int | None
     tokens_per_microbatch: int
 
-    def pack(self, pairs: PairSet, rows: Sequence[int], scores: Sequence[Score]) -> PackedBatch:
+    def pack(
+        self,
+        pairs: PairSet,
+        rows: Sequence[int],
+        scores: Sequence[Score],
+        *,
+        alternative_gradient: AlternativeGradient = "full",
+    ) -> PackedBatch:
         """The pairs in these rows, laid out so that `scores` can be read."""
         return pack_pairs(
             [pairs[row] for row in rows],
@@ -39,20 +46,26 @@ class Packer:
             separator=self.separator,
             max_alternative_tokens=self.max_alternative_tokens,
             layout=self.layout,
+            alternative_gradient=alternative_gradient,
         )
 
     def tokens(self, pairs: PairSet, scores: Sequence[Score]) -> np.ndarray:
         """Tokens that each pair lays out, `(pairs,)`."""
+        return np.asarray(self._work(pairs, scores).tokens)
+
+    def _work(
+        self, pairs: PairSet, scores: Sequence[Score], *, alternative_gradient: AlternativeGradient = "full"
+    ) -> PairWork:
         cap = self.max_alternative_tokens
         limits = pairs.max_alternative if cap is None else np.minimum(pairs.max_alternative, cap)
-        work = pair_work(
+        return pair_work(
             pairs.lengths,
             scores=tuple(scores),
             separator=len(self.separator),
             max_alternative_tokens=limits,
             layout=self.layout,
+            alternative_gradient=alternative_gradient,
         )
-        return np.asarray(work.tokens)
 
     def scorer(
         self, model: nn.Module, pairs: PairSet, *, device: torch.device, compute_dtype: torch.dtype
@@ -76,14 +89,17 @@ class Packer:
         *,
         processes: int,
         process: int,
+        alternative_gradient: AlternativeGradient = "full",
     ) -> StepDataset:
         """Optimizer steps over the pairs, as one process takes part in them."""
-        tokens = self.tokens(pairs, scores)
+        work = self._work(pairs, scores, alternative_gradient=alternative_gradient)
+        tokens = np.asarray(work.tokens)
         return StepDataset(
             steps=steps,
-            pack=partial(self.pack, pairs, scores=scores),
+            pack=partial(self.pack, pairs, scores=scores, alternative_gradient=alternative_gradient),
             tokens=tokens,
-            costs=tokens.astype(np.float64),
+            # A backward is two forwards.
+            costs=(tokens + 2 * np.asarray(work.trained.tokens)).astype(np.float64),
             reference=reference,
             truncated=np.asarray(pairs.taken.any(axis=1)),
             tokens_per_microbatch=self.tokens_per_microbatch,

@@ -46,7 +46,7 @@ from inspo_hub.training.startup import packing_layout
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
-from inspo_hub.views import SCORES, Score
+from inspo_hub.views import SCORES, AlternativeGradient, Score
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,13 @@ class _Session:
         )
         if train.max_steps is not None:
             steps = steps[: train.max_steps]
-        dataset = self._steps(self.job.train, steps, train_reference, laid_out_scores(self.recipe))
+        dataset = self._steps(
+            self.job.train,
+            steps,
+            train_reference,
+            laid_out_scores(self.recipe),
+            alternative_gradient=self.recipe.alternative.gradient,
+        )
         trainer = self._trainer(dataset, heldout_reference)
         checkpoint = self._resume_point(trainer)
         stop = StopRequest()
@@ -127,10 +133,22 @@ class _Session:
         return self._finish(trainer, dataset)
 
     def _steps(
-        self, pairs: PairSet, steps: Sequence[np.ndarray], reference: dict[Score, np.ndarray], scores: tuple[Score, ...]
+        self,
+        pairs: PairSet,
+        steps: Sequence[np.ndarray],
+        reference: dict[Score, np.ndarray],
+        scores: tuple[Score, ...],
+        *,
+        alternative_gradient: AlternativeGradient = "full",
     ) -> StepDataset:
         return self.packer.steps(
-            pairs, steps, reference, scores, processes=self.state.num_processes, process=self.state.process_index
+            pairs,
+            steps,
+            reference,
+            scores,
+            processes=self.state.num_processes,
+            process=self.state.process_index,
+            alternative_gradient=alternative_gradient,
         )
 
     # --- trainer --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ def startup_check(job: VariantJob, model: nn.Module) -> PackingCheck:
         [job.train[int(row)] for row in shortest],
         separator=job.separator,
         max_alternative_tokens=job.recipe.alternative.max_tokens,
+        alternative_gradient=job.recipe.alternative.gradient,
     )
 
 
@@ -32,17 +33,18 @@ def packing_layout(job: VariantJob, model: nn.Module) -> Layout:
     """The recipe's packing layout; `auto` is decided by the start-up check.
 
     Raises:
-        RecipeError: the recipe insists on a tree, and the model cannot be packed as one.
+        RecipeError: the recipe insists on a tree, or on gradients that stop in one, and the model cannot be packed so.
     """
     wanted = job.recipe.model.attention
     if wanted == "flat":
         return "flat"
     check = startup_check(job, model)
-    if wanted == "tree" and check.layout != "tree":
+    stops = job.recipe.alternative.gradient == "stopped"
+    if check.layout != "tree" and (stops or wanted == "tree"):
         raise RecipeError(
             f"this model cannot be packed as a tree: {check.reason}",
-            where="model.attention",
+            where="alternative.gradient" if stops else "model.attention",
             expected="equal log-probabilities, packed and plain",
-            fix="set model.attention: auto or flat",
+            fix="set alternative.gradient: full" if stops else "set model.attention: auto or flat",
         )
     return check.layout

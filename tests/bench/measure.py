@@ -16,7 +16,7 @@ import torch
 from inspo_hub.cost import pair_flops
 from tests.bench.case import Case
 from tests.bench.memory import peak_memory
-from tests.bench.sides import Side, SideUnavailable, make_side
+from tests.bench.sides import Side, SideName, SideUnavailable, make_side
 from tests.bench.workload import Workload
 
 log = logging.getLogger(__name__)
@@ -173,16 +173,17 @@ def _model_flops(case: Case, workload: Workload, name: str) -> float | None:
     """FLOPs of the pairs under a conditioning of ours, as MFU counts them: no recomputation."""
     from inspo_hub.conditioning import CONDITIONINGS
 
-    conditioning = name.partition(":")[0]
-    if conditioning not in CONDITIONINGS or ":flat" in name:
+    side = SideName.parse(name)
+    if side.name not in CONDITIONINGS or side.layout == "flat":
         return None
     return float(
         sum(
             pair_flops(
                 case.model.cost,
                 (len(pair.prompt), len(pair.chosen), len(pair.rejected)),
-                scores=CONDITIONINGS[conditioning]().scores,
+                scores=CONDITIONINGS[side.name]().scores,
                 separator=case.separator,
+                alternative_gradient=side.alternative_gradient,
                 head_recomputed=False,
             ).total
             for pair in workload.pairs

@@ -78,6 +78,11 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             cases=(_SMALL,),
             sides=(*_checkpointed(OURS), *_checkpointed(PEERS), "floor:checkpointing", "symmetric"),
         ),
+        "stopped": Preset(
+            about="the gradient stopped at prompt and alternative against the exact one, checkpointing off and on",
+            cases=(_SMALL,),
+            sides=("symmetric", "symmetric:stopped", "none", *_checkpointed(("symmetric", "symmetric:stopped"))),
+        ),
         "growth": Preset(
             about="how time and memory grow with pairs, MaxLen and the shape of the pairs",
             cases=(
@@ -113,6 +118,8 @@ class Target:
     limit: float
     lengths: str = "ultrafeedback"
     large_head: bool = False
+    memory: bool = False
+    """Of peak memory above the weights, not of time."""
 
     def applies(self, case: Case) -> bool:
         """Whether the case is one that the target speaks of."""
@@ -132,4 +139,6 @@ TARGETS = (
     Target("symmetric", "trl", 0.37, lengths="long_prompts"),
     Target("symmetric", "trl", 0.75, lengths="short_prompts"),
     Target("symmetric", "floor", 1.05, large_head=True),
+    Target("symmetric:stopped", "symmetric", 0.70),
+    Target("symmetric:stopped", "symmetric", 0.55, memory=True),
 )

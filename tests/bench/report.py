@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.bench.machine import peak_flops
 from tests.bench.measure import CaseResult
-from tests.bench.presets import TARGETS
+from tests.bench.presets import TARGETS, Target
 from tests.bench.sides import ABOUT, SideName
 
 OURS = ("none", "one_sided", "symmetric", "averaged")
@@ -84,12 +84,22 @@ def _label(result: CaseResult, side: str) -> str:
 def _targets(result: CaseResult) -> str:
     rows = []
     for target in TARGETS:
-        there = result.measured(target.side) and result.measured(target.baseline)
-        if target.applies(result.case) and there:
-            ratio = result.ratio(target.side, target.baseline)
+        ratio = _ratio_of(result, target)
+        if target.applies(result.case) and ratio is not None:
             verdict = "met" if ratio <= target.limit else f"missed by {ratio / target.limit - 1:.0%}"
-            rows.append([f"{target.side} ÷ {target.baseline}", f"≤ {target.limit:.2f}", f"{ratio:.3f}", verdict])
+            what = f"{target.side} ÷ {target.baseline}{', peak memory' if target.memory else ''}"
+            rows.append([what, f"≤ {target.limit:.2f}", f"{ratio:.3f}", verdict])
     return _table(["target", "limit", "measured", ""], rows) if rows else ""
+
+
+def _ratio_of(result: CaseResult, target: Target) -> float | None:
+    """None where one of the two was not measured."""
+    if not (result.measured(target.side) and result.measured(target.baseline)):
+        return None
+    if not target.memory:
+        return result.ratio(target.side, target.baseline)
+    peaks = [result.sides[side].peak_bytes for side in (target.side, target.baseline)]
+    return None if None in peaks else peaks[0] / peaks[1]  # type: ignore[operator]
 
 
 def _times(result: CaseResult) -> str:

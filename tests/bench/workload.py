@@ -13,7 +13,7 @@ from inspo_hub.dealing import pack_micro_batches
 from inspo_hub.logprobs import prepare_model, tree_logps
 from inspo_hub.packing import Layout, PackedBatch, pack_pairs, packed_tokens
 from inspo_hub.pairs import PreferencePair
-from inspo_hub.views import Score, TreeLogps
+from inspo_hub.views import AlternativeGradient, Score, TreeLogps
 from tests.bench.case import Case
 from tests.bench.lengths import bench_pairs
 
@@ -54,14 +54,24 @@ class Workload:
     def clear_gradients(self) -> None:
         self.policy.zero_grad(set_to_none=True)
 
-    def micro_batches(self, scores: Sequence[Score], layout: Layout) -> list[list[int]]:
+    def micro_batches(
+        self, scores: Sequence[Score], layout: Layout, *, alternative_gradient: AlternativeGradient = "full"
+    ) -> list[list[int]]:
         """The pairs of each packed row, under the token budget."""
-        tokens = [packed_tokens(pair, scores, separator=self.separator, layout=layout) for pair in self.pairs]
+        how = {"separator": self.separator, "layout": layout, "alternative_gradient": alternative_gradient}
+        tokens = [packed_tokens(pair, scores, **how) for pair in self.pairs]
         return pack_micro_batches(tokens, self.case.tokens_per_microbatch)
 
-    def pack(self, members: Sequence[int], scores: Sequence[Score], layout: Layout) -> PackedBatch:
-        pairs = [self.pairs[member] for member in members]
-        return pack_pairs(pairs, tuple(scores), separator=self.separator, layout=layout).to(self.device)
+    def pack(
+        self,
+        members: Sequence[int],
+        scores: Sequence[Score],
+        layout: Layout,
+        *,
+        alternative_gradient: AlternativeGradient = "full",
+    ) -> PackedBatch:
+        how = {"separator": self.separator, "layout": layout, "alternative_gradient": alternative_gradient}
+        return pack_pairs([self.pairs[member] for member in members], tuple(scores), **how).to(self.device)
 
     def reference_scores(self, scores: Sequence[Score]) -> TreeLogps:
         """The reference's log-probabilities of all pairs: scored once, as before a training, then kept."""

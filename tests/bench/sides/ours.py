@@ -27,20 +27,25 @@ class OurStep:
 
     def __init__(self, workload: Workload, name: SideName) -> None:
         self.workload, self.name = workload, name
-        self.computes = _COMPUTES.get(name.name, name.name)
+        # Stopped gradients are other gradients: nothing else computes them.
+        self.computes = f"{name.name}, stopped" if name.stopped else _COMPUTES.get(name.name, name.name)
         self.model = prepare_model(workload.fresh_policy(checkpointing=name.checkpointing), layout=name.layout)
         self.objective = OBJECTIVES["dpo"]()
         self.conditioning = CONDITIONINGS[name.name]()
         self.context: ReferenceContext = "conditioned" if self.conditioning.refuses_plain_reference else "plain"
         self.reference_names = self.conditioning.reference_scores(self.context)
         self.reference = workload.reference_scores(self.reference_names)
-        self.micro_batches = workload.micro_batches(self.conditioning.scores, name.layout)
+        self.micro_batches = workload.micro_batches(
+            self.conditioning.scores, name.layout, alternative_gradient=name.alternative_gradient
+        )
 
     def step(self) -> Tensor:
         total = torch.zeros((), device=self.workload.device)
         scores = self.conditioning.scores
         for members in self.micro_batches:
-            batch = self.workload.pack(members, scores, self.name.layout)
+            batch = self.workload.pack(
+                members, scores, self.name.layout, alternative_gradient=self.name.alternative_gradient
+            )
             pair_losses = self._pair_losses(batch, members)
             if self.name.recomputed:
                 loss = pair_losses(tree_logps(self.model, batch), slice(None)).sum()

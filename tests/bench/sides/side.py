@@ -9,8 +9,9 @@ from typing import Protocol
 from torch import Tensor
 
 from inspo_hub.packing import Layout
+from inspo_hub.views import AlternativeGradient
 
-_OPTIONS = ("checkpointing", "flat", "recomputed")
+_OPTIONS = ("checkpointing", "flat", "recomputed", "stopped")
 
 
 class SideUnavailable(Exception):
@@ -31,7 +32,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SideName:
-    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed]`."""
+    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed][:stopped]`."""
 
     name: str
     batch: int | None = None
@@ -39,6 +40,12 @@ class SideName:
     layout: Layout = "tree"
     recomputed: bool = False
     """Ours only: the head's logits are computed again in the backward, as for objectives that couple pairs."""
+    stopped: bool = False
+    """Ours only: the gradient stops at prompt and alternative."""
+
+    @property
+    def alternative_gradient(self) -> AlternativeGradient:
+        return "stopped" if self.stopped else "full"
 
     @classmethod
     def parse(cls, text: str) -> SideName:
@@ -53,6 +60,7 @@ class SideName:
             checkpointing="checkpointing" in options,
             layout="flat" if "flat" in options else "tree",
             recomputed="recomputed" in options,
+            stopped="stopped" in options,
         )
 
 
