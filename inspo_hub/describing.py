@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -197,6 +198,7 @@ def _card_facts(variant: Variant, repos: Mapping[str, str]) -> CardFacts:
         repo_id=repos.get(variant.name),
         twins=_twins(variant, repos),
         example=_example(report),
+        samples=_samples(report),
         base_adapter=variant.plan.base_adapter,
     )
 
@@ -270,6 +272,15 @@ def _twins(variant: Variant, repos: Mapping[str, str]) -> Sequence[Any]:
 def _records(file: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+def _samples(report: Path, most: int = 8) -> list[dict[str, Any]]:
+    """The first answers of the evaluation."""
+    file = report / "generations.jsonl"
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in islice(lines, most)]
 
 
 def _example(report: Path) -> list[dict[str, str]] | None:

@@ -82,9 +82,8 @@ def _prompts(job: VariantJob) -> list[dict[str, Any]]:
     )
 
 
-def tell(jobs: Sequence[VariantJob], output: Path, *, compared: bool) -> None:
-    """Says where the results are."""
+def tell(jobs: Sequence[VariantJob], output: Path, report: Sequence[str]) -> None:
+    """Says where the results are; `report` are the files to read first."""
     lines = [f"{job.name}: {job.output}" for job in jobs]
-    if compared:
-        lines.append(f"comparison: {output / 'report' / 'comparison.md'}")
+    lines += [f"report: {file}" for file in report]
     log.info("%s", "\n".join(["results", *(f"  {line}" for line in lines)]))

@@ -116,6 +116,16 @@ def destinations(output: Path, wishes: Wishes) -> dict[str, Destination]:
     }
 
 
+def known_repositories(output: Path) -> dict[str, str]:
+    """Variant -> the repository it was published to, or its recipe names; without those that have neither."""
+    twins = twins_recipe(output) is not None
+    found = {
+        name: destination_of(variant.folder) or _of_recipe(variant, name if twins else None)
+        for name, variant in variants_in(output).items()
+    }
+    return {name: place[0] for name, place in found.items() if place is not None and place[0] is not None}
+
+
 def _destination(folder: Path, variant: Variant | None, wishes: Wishes, twin: str | None) -> Destination:
     repo, settings = destination_of(folder) or _of_recipe(variant, twin) or (None, PublishSettings())
     repo = repository_of(wishes.repo, twin) if wishes.repo is not None else repo

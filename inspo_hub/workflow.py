@@ -102,14 +102,15 @@ def _conclude(
     repos: Mapping[str, str],
 ) -> None:
     """Everything that the output holds beside the models: answers, measurements, cards."""
-    from inspo_hub.describing import write_cards
     from inspo_hub.finishing import evaluate, tell
     from inspo_hub.measuring import measure
+    from inspo_hub.reporting import write_report
 
     compared = evaluate(recipe, jobs, summaries, output)
     measure(recipe, jobs, summaries, output)
-    write_cards(output, repos)
-    tell(jobs, output, compared=compared is not None)
+    # A model's own card is its report; several are compared on a page.
+    report = write_report(output, repos, page=recipe.has_variants)
+    tell(jobs, output, report.lines() if recipe.has_variants or compared is not None else [])
 
 
 def _publish(

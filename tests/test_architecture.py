@@ -36,7 +36,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
-        "doctor", "exporting", "handover", "hub", "migrating", "models", "pairs", "plan", "planning", "recipe",
+        "doctor", "exporting", "handover", "hub", "migrating", "models", "pairs", "plan", "planning", "recipe", "reporting",
         "reproducing", "submitting", "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
@@ -69,6 +69,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "publishing": {"describing", "hub", "plan", "publish", "recipe", "training"},
     "recipe": {"conditioning", "objectives"},
     "reference": {"packing", "pairs"},
+    "reporting": {"card", "describing"},
     "reproducing": {"card", "hub", "plan", "preparation", "recipe", "workflow"},
     "run": {"cli"},
     "submitting": {"hub", "plan", "publish", "recipe"},
@@ -78,7 +79,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "pairs", "plan", "recipe", "reference",
     },
     "views": set(),
-    "workflow": {"describing", "finishing", "measuring", "preparation", "publishing", "recipe", "training"},
+    "workflow": {"finishing", "measuring", "preparation", "publishing", "recipe", "reporting", "training"},
 }  # fmt: skip
 OWNED = {"huggingface_hub": {"hub"}, "datasets": {"pairs"}, "yaml": {"recipe"}, "gradio": set(), "typer": {"cli"}}
 """Libraries that only these rooms import, so that a change of theirs is a change of one room."""
@@ -110,6 +111,7 @@ DISTRIBUTIONS = {
     "tqdm": "huggingface_hub",
     "pyarrow": "datasets",
     "jinja2": "torch",
+    "markdown_it": "markdown_it_py",
 }
 """Import name -> its name on the package index, or the library that always brings it."""
 OPTIONAL = {"flash_attn"}

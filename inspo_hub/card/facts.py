@@ -54,6 +54,8 @@ class CardFacts:
     """`PreferenceResult.to_dict()` of all variants."""
     latency: Mapping[str, Any] | None = None
     """`LatencyResult.to_dict()` of all variants."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """The first lines of generations.jsonl: prompt, and every system's answer."""
     repo_id: str | None = None
     """Where this model is or will be published."""
     twins: Sequence[Twin] = ()

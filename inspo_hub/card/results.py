@@ -8,6 +8,7 @@ from typing import Any
 
 from inspo_hub.card.facts import CardFacts, Record, heldout_measures, system_of
 from inspo_hub.card.markdown import NOTHING, code, count, interval, number, table, words
+from inspo_hub.card.measured import latency_table, preference_tables
 
 BASE = "base"
 TIED = "tie"
@@ -51,6 +52,8 @@ def results(facts: CardFacts) -> str:
         parts.append(_heldout(facts, before, after))
     if facts.evaluation:
         parts.append(evaluation_tables(facts.evaluation, only=facts.variant))
+    more = [preference_tables(facts.preferences, only=facts.variant), latency_table(facts.latency, only=facts.variant)]
+    parts += filter(None, more)
     if len(parts) == 1:
         parts.append("Nothing was measured on held-out pairs and no answers were judged.")
     return "\n\n".join(parts)

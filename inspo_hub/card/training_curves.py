@@ -49,6 +49,7 @@ def twin_curves(records: Mapping[str, Sequence[Record]], title: str) -> str | No
         "plain_margin": ("Reward margin, plain", "reward, chosen less rejected", 0.0),
         "conditioned_accuracy": ("Preference accuracy, conditioned", "share of held-out pairs", 0.5),
         "conditioned_margin": ("Reward margin, conditioned", "reward, chosen less rejected", 0.0),
+        "distillation_gap": ("Distillation gap", "reward, conditioned less plain", 0.0),
     }
     charts = []
     for metric, (name, label, guide) in wanted.items():
@@ -59,6 +60,27 @@ def twin_curves(records: Mapping[str, Sequence[Record]], title: str) -> str | No
         ]
         if series:
             charts.append(Chart(title=name, x_label=STEP, y_label=label, series=series, guide=guide))
+    return chart_grid(charts, title=title) if charts else None
+
+
+def budget_curves(records: Mapping[str, Sequence[Record]], summaries: Mapping[str, Record], title: str) -> str | None:
+    """Held-out plain accuracy over the tokens and over the seconds that it took; None where nothing was measured.
+
+    A step of one variant may take more of both than a step of another: over steps alone, the dearer one looks better.
+    """
+    charts = []
+    for key, what, label in (
+        ("tokens_per_step", "Accuracy by tokens", "trained tokens, thousands"),
+        ("seconds_per_step", "Accuracy by time", "seconds of training"),
+    ):
+        unit = 1e-3 if key == "tokens_per_step" else 1.0
+        series = [
+            Series(name=name, points=[(step * summaries[name][key] * unit, value) for step, value in points])
+            for name, lines in records.items()
+            if (points := _points(lines, "heldout", "plain_accuracy")) and summaries[name].get(key)
+        ]
+        if series:
+            charts.append(Chart(title=what, x_label=label, y_label="share of held-out pairs", series=series, guide=0.5))
     return chart_grid(charts, title=title) if charts else None
 
 

@@ -19,7 +19,18 @@ from inspo_hub.errors import INTERRUPTED_EXIT_CODE, InspoError
 RECIPES, TRAINING, HUB = "Recipes", "Training", "Hub"
 """Groups of `inspo-hub --help`."""
 
-COMMAND_MODULES = ("recipes", "preview", "plan", "doctor", "training", "submit", "migrate", "adapters", "hub")
+COMMAND_MODULES = (
+    "recipes",
+    "preview",
+    "plan",
+    "doctor",
+    "training",
+    "report",
+    "submit",
+    "migrate",
+    "adapters",
+    "hub",
+)
 """Importing them registers their commands, in the order of `--help`."""
 
 app = typer.Typer(

@@ -37,7 +37,7 @@ class LatencyWorkload:
     prompt_tokens: int = 256
     new_tokens: int = 64
     batch_size: int = 1
-    rounds: int = 10
+    rounds: int = 20
 
     def __post_init__(self) -> None:
         assert self.rounds >= MIN_ROUNDS, "fewer rounds know no median to 95 %"

@@ -108,7 +108,7 @@ class LatencySection(Section):
     prompt_tokens: int = Field(256, ge=1, description="Tokens of a prompt.")
     new_tokens: int = Field(64, ge=2, description="Tokens of an answer.")
     batch_size: int = Field(1, ge=1, description="Prompts answered at a time.")
-    rounds: int = Field(10, ge=6, description="Rounds, each of the base and the policy in turn.")
+    rounds: int = Field(20, ge=6, description="Rounds, each of the base and the policy in turn.")
 
 
 class EvaluateSection(Section):

@@ -49,11 +49,11 @@ def test_no_text_breaks_out_of_its_block(make_facts: MakeFacts, first: str, seco
     recipe = facts.recipe.model_copy(update={"alternative": alternative, "description": f"x{second}"})
     marks = f"<!-- inspo_hub: recipe -->\n```yaml\nnot: this\n```\n{first}"
     recipe = recipe.model_copy(update={"description": marks + second})
-    text, lock = recipe_and_lock_from_card(model_card(make_facts(recipe=recipe, lock={"note": f"x{first}{second}"})))
+    text, lock = recipe_and_lock_from_card(model_card(make_facts(recipe=recipe, lock={"note": f"xx{first}{second}"})))
     read = parse_recipe(text)
     assert read.alternative.turn_text == alternative.turn_text
     assert read.description == recipe.description
-    assert lock == {"note": f"x{first}{second}"}  # an absolute path would be shortened, and none starts with x
+    assert lock == {"note": f"xx{first}{second}"}  # an absolute path would be shortened, and none starts with xx
 
 
 @pytest.mark.parametrize(
