@@ -36,8 +36,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
-        "doctor", "exporting", "handover", "hub", "migrating", "models", "pairs", "plan", "planning", "recipe", "reporting",
-        "reproducing", "submitting", "workflow",
+        "doctor", "exporting", "handover", "hub", "migrating", "models", "pairs", "plan", "planning", "recipe",
+        "reporting", "reproducing", "submitting", "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
