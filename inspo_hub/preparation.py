@@ -18,7 +18,7 @@ from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
 from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
 from inspo_hub.publishing import fetch_checkpoints, preflight
-from inspo_hub.recipe import HeldoutFraction, is_path
+from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.outputs import remove_unfinished
@@ -227,13 +227,11 @@ def _prepare(
 
 
 def _local(sources: Sequence[DataSource], paths: Sequence[Path]) -> list[PairSource]:
-    """The sources with their folders on this machine; a local one is called by its name, which means something to
-    others, and not by its path, which does not."""
-    found = []
-    for source, path in zip(sources, paths, strict=True):
-        name = Path(source.id).name if is_path(source.id) else source.id
-        found.append(replace(PairSource.of(source, local_path=str(path)), id=name))
-    return found
+    """The sources with their folders on this machine."""
+    return [
+        replace(PairSource.of(source, local_path=str(path)), id=source.shown_name)
+        for source, path in zip(sources, paths, strict=True)
+    ]
 
 
 def _job(

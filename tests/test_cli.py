@@ -213,6 +213,39 @@ def test_preview_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n    > " in out
 
 
+@pytest.mark.usefixtures("quiet_pairs")
+def test_preview_finds_rows_by_the_names_that_reports_and_errors_use(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["train.jsonl/train/900", "heldout.jsonl/train/7"]
+    exit_code, out, _ = outcome(capsys, "preview", QUICKSTART, "--json", *(f"--row={name}" for name in names))
+    twins = only_json(out)["variants"]
+    assert exit_code == 0
+    for rows in twins.values():
+        assert [row["row_id"] for row in rows] == names
+    for index, file in enumerate(("train.jsonl", "heldout.jsonl")):
+        line = (QUICKSTART.parent / "quickstart" / file).read_text().split("\n")[(900, 7)[index]]
+        target = twins["dpo"][index]["paths"][0]["segments"][-1]["text"]
+        assert target.startswith(json.loads(line)["chosen"][0]["content"])
+
+
+@pytest.mark.usefixtures("quiet_pairs")
+def test_preview_says_which_names_rows_have(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code, out, err = outcome(capsys, "preview", QUICKSTART, "--row", "train.jsonl/train/5000")
+    assert (exit_code, out) == (2, "")
+    assert "no pair was made of a row 'train.jsonl/train/5000'" in err
+    assert "such as train.jsonl/train/" in err
+
+
+@pytest.mark.usefixtures("quiet_pairs")
+def test_preview_with_the_report_of_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_code, out, _ = outcome(capsys, "preview", QUICKSTART, "--rows", "0", "--report")
+    assert exit_code == 0
+    assert out.startswith("1280 training pairs, 128 held out, 0 rows left out\n")
+    assert out.count("training pairs") == 1, "twins share their pairs and their report"
+    assert "chosen is longer in" in out
+    facts = only_json(outcome(capsys, "preview", QUICKSTART, "--rows", "0", "--report", "--json")[1])
+    assert facts["reports"]["inspo"]["heldout_pairs"] == 128
+
+
 # --- run
 
 
@@ -294,6 +327,30 @@ def test_a_launch_of_many_processes_says_the_same_thing_once(
     fake_run(monkeypatch, TrainingError("out of memory on this one"))
     exit_code, _, err = outcome(capsys, "run", recipe)
     assert (exit_code, err) == (4, "error: out of memory on this one\n")
+
+
+def test_only_the_first_process_of_a_launch_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = logging.getLogger("inspo_hub")
+    monkeypatch.setattr(package, "level", logging.NOTSET)
+    for rank, level in (("0", logging.INFO), ("1", logging.ERROR)):
+        monkeypatch.setattr(logging.getLogger(), "handlers", [])
+        monkeypatch.setenv("RANK", rank)
+        assert main(["--version"]) == 0
+        assert package.level == level
+
+
+def test_processes_wait_for_what_the_first_one_does_alone(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
+    """Downloads, evaluation and publishing take longer than the ten minutes after which NCCL gives up."""
+    accelerate = pytest.importorskip("accelerate")
+    from inspo_hub.workflow import run
+
+    def started(**settings: Any) -> None:
+        raise ZeroDivisionError(settings)
+
+    monkeypatch.setattr(accelerate, "PartialState", started)
+    with pytest.raises(ZeroDivisionError) as raised:
+        run(recipe)
+    assert raised.value.args[0]["timeout"].total_seconds() >= 12 * 3600
 
 
 # --- usage, help, output

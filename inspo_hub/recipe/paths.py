@@ -81,7 +81,8 @@ class PathResolver:
             return text
         expected = "an existing path, or a Hub id owner/name" if may_be_hub_id else "an existing path"
         looked = "the text came from no file, so relative paths lead nowhere" if here is None else f"looked at {here}"
-        self.problems.append(Problem(str(node.origin), key, f"{text!r} does not exist ({looked})", expected))
+        fix = "" if here is None else "check the path; to start relative paths elsewhere: --set root=DIR"
+        self.problems.append(Problem(str(node.origin), key, f"{text!r} does not exist ({looked})", expected, fix))
         return text
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from inspo_hub.recipe.paths import is_path
 from inspo_hub.views import AlternativeGradient
 
 ColumnRole = Literal["prompt", "chosen", "rejected", "system", "tools", "chat_template_kwargs"]
@@ -65,6 +67,11 @@ class DataSource(Section):
         "Ours: prompt, chosen, rejected, system, tools, chat_template_kwargs.",
     )
     limit: int | None = Field(None, ge=1, description="Rows to take at most, the first of the split; null: all.")
+
+    @property
+    def shown_name(self) -> str:
+        """What row ids and reports call it: the Hub id, or a local file's name, for its folder is nobody's business."""
+        return Path(self.id).name if is_path(self.id) else self.id
 
 
 class HeldoutFraction(Section):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub import hub
@@ -12,7 +11,7 @@ from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.errors import InspoError
 from inspo_hub.pairs import PairSource
 from inspo_hub.plan.facts import DataFacts, Overlong, PairRow, SourceFacts
-from inspo_hub.recipe import HeldoutFraction, is_path
+from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.survey.files import rows_of_parts
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def places(sections: Sequence[DataSource], pins: Sequence[hub.Pinned], wanted: i
     """Where the rows of these sources are: here, or, where downloading them would be much, some of them read."""
     found: list[Place] = []
     for section, pinned in zip(sections, pins, strict=True):
-        name = Path(section.id).name if is_path(section.id) else section.id
+        name = section.shown_name
         if not pinned.is_local and not _is_small_or_here(pinned):
             parts = rows_of_parts(pinned, section, wanted)
             if parts is not None:
