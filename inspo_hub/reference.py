@@ -134,7 +134,7 @@ class ReferenceScores:
         lacking = [np.isnan(self.values[score]) & (self._owners[score] == rows) for score in self.scores]
         return [int(row) for row in np.flatnonzero(np.any(lacking, axis=0))] if lacking else []
 
-    def fill(self, micro_batches: Sequence[Sequence[int]], score_rows: ScoreRows) -> int:
+    def fill(self, micro_batches: Iterable[Sequence[int]], score_rows: ScoreRows) -> int:
         """Scores micro-batches and keeps what was missing in the cache, a few at a time; returns how many rows it were.
 
         A row's last bits depend on the rows it is scored with. So what is scored together, and kept together, is a

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inspo_hub.errors import INTERRUPTED_EXIT_CODE
+from filelock import FileLock, Timeout
+
+from inspo_hub import hub
+from inspo_hub.errors import INTERRUPTED_EXIT_CODE, RecipeError
 from inspo_hub.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_OUTPUTS = Path("outputs")
+
+COLLECTIVES_WAIT = timedelta(days=1)
+"""How long processes wait for each other. The first one downloads, tokenises, evaluates and publishes alone, which may
+take hours; NCCL's own ten minutes would end the run there. A process that died is noticed at once, whatever this is."""
 
 
 def run(
@@ -61,37 +70,101 @@ def run_recipe(
     """
     from accelerate import PartialState
 
+    from inspo_hub.training.stopping import sigterm_interrupts
+
+    state = PartialState(timeout=COLLECTIVES_WAIT)
+    quiet_libraries()
+    for caution in recipe.cautions:
+        log.warning("%s", caution)
+    try:
+        with sigterm_interrupts(), _only_run_in(output), _said_once():
+            exit_code = _run(recipe, output, frozen=frozen, resume=resume, pinned=pinned)
+    except KeyboardInterrupt:  # outside of the training steps, which stop by themselves: see `StopRequest`
+        log.warning("interrupted; the same command goes on from what is done")
+        return INTERRUPTED_EXIT_CODE
+    state.wait_for_everyone()
+    return exit_code
+
+
+def _run(recipe: Recipe, output: Path, *, frozen: bool, resume: str, pinned: bool) -> int:
+    from accelerate import PartialState
+
     from inspo_hub.preparation import prepare_jobs
     from inspo_hub.publishing import RunPublisher, variant_repositories
     from inspo_hub.training.disk import full_disk_told
     from inspo_hub.training.processes import on_first_process
     from inspo_hub.training.session import Interrupted, train_variant
 
-    state = PartialState()
-    quiet_libraries()
-    for caution in recipe.cautions:
-        log.warning("%s", caution)
     with full_disk_told(output):
         jobs = prepare_jobs(recipe, output, frozen=frozen, resume=resume, pinned=pinned)
     publisher = RunPublisher(variant_repositories(recipe))
     summaries: dict[str, dict[str, Any]] = {}
-    exit_code = 0
     try:
         with full_disk_told(output):
             on_first_process(partial(publisher.open, jobs))
             for job in jobs:
                 summaries[job.name] = train_variant(job, publisher.on_save)
-            if state.is_main_process:
-                _conclude(recipe, jobs, summaries, output, publisher.repos)
-        if state.is_main_process:
-            exit_code = _publish(publisher, jobs, summaries, output)
+            if not PartialState().is_main_process:
+                return 0
+            _conclude(recipe, jobs, summaries, output, publisher.repos)
+        return _publish(publisher, jobs, summaries, output)
     except Interrupted as interrupted:
         log.warning("%s; the same command goes on from there", interrupted)
-        exit_code = INTERRUPTED_EXIT_CODE
+        return INTERRUPTED_EXIT_CODE
     finally:
         publisher.abandon()
-    state.wait_for_everyone()
-    return exit_code
+
+
+@contextmanager
+def _only_run_in(output: Path) -> Iterator[None]:
+    """Keeps other runs out of the output folder; the operating system lets go of it when this process ends, however.
+
+    Raises:
+        RecipeError: another run works there.
+    """
+    from inspo_hub.training.processes import on_first_process
+
+    name = hub.digest({"output": str(output.resolve())})
+    lock = FileLock(hub.cache_dir() / "running" / f"{name}.lock")
+
+    def take() -> None:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RecipeError(
+                "another run is working in this output folder",
+                where=str(output),
+                expected="one run at a time",
+                fix="wait for that run or stop it, or choose another folder: --output DIR",
+            ) from error
+
+    on_first_process(take)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """Twins of one base would say the same about it: how it is packed, and what their reference is."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in said
+        said.add(text)
+        return new
+
+    loggers = [logging.getLogger(name) for name in ("inspo_hub.logprobs.check", "inspo_hub.training.reference_pass")]
+    for logger in loggers:
+        logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_new)
 
 
 def _conclude(

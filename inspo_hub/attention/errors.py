@@ -14,5 +14,5 @@ class TreeUnsupported(TrainingError):
             where="attention",
             expected="every layer calls the registered attention function with the row's layout, a causal mask of its "
             "own, and no chunking, position bias or dropout",
-            fix="let the start-up check choose the packing, or set `packing: flat`",
+            fix="set model.attention: auto, which lets the start-up check choose, or flat",
         )

@@ -137,13 +137,14 @@ def say(text: str, *, style: str = "", to_stderr: bool = False) -> None:
 
 
 def _set_up_logging() -> None:
-    """The package's messages go to stderr, warnings marked as such; logging that is set up already is left alone."""
+    """The package's messages go to stderr, warnings marked as such, from the first process of a launch: the others
+    would say the same. Logging that is set up already is left alone."""
     if logging.getLogger().handlers:
         return
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter())
     logging.getLogger().addHandler(handler)
-    logging.getLogger("inspo_hub").setLevel(logging.INFO if is_main_process() else logging.WARNING)
+    logging.getLogger("inspo_hub").setLevel(logging.INFO if is_main_process() else logging.ERROR)
 
 
 class _Formatter(logging.Formatter):

@@ -77,7 +77,9 @@ def move_into_place(staging: Path, output: Path) -> None:
     """Moves the saved files to the output, the configuration last."""
     (staging / "training_args.bin").unlink(missing_ok=True)  # a pickle; the recipe says the same and more
     (staging / "README.md").unlink(missing_ok=True)  # peft's; the card says what this model is
+    config = next(staging / name for name in CONFIGS if (staging / name).is_file())
     for file in sorted(staging.iterdir(), key=lambda path: path.name in CONFIGS):
+        shutil.copymode(config, file)  # safetensors writes for the owner alone, whatever the umask says
         os.replace(file, output / file.name)
     staging.rmdir()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from datetime import timedelta
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -23,17 +25,24 @@ _SHOWN = {
 }
 
 
+def duration(seconds: float) -> str:
+    """`h:mm:ss`, with days where there are any."""
+    return str(timedelta(seconds=round(seconds)))
+
+
 class ProgressLines(TrainerCallback):
     """Takes the place of the Trainer's own printing, which dumps whole dictionaries."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._started, self._first_step = time.monotonic(), 0
         self._bar: tqdm | None = None
         self._redirect: Any = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._started, self._first_step = time.monotonic(), state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             self._bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.name, unit="step")
             self._redirect = logging_redirect_tqdm()
@@ -56,6 +65,9 @@ class ProgressLines(TrainerCallback):
         held_out = any(name.startswith("eval_") for name in logs)
         values = {name.removeprefix("eval_"): value for name, value in logs.items()}
         shown = [f"{label} {values[name]:.4g}" for name, label in _SHOWN.items() if name in values]
+        if not held_out and self._first_step < state.global_step < state.max_steps:
+            per_step = (time.monotonic() - self._started) / (state.global_step - self._first_step)
+            shown.append(f"left {duration(per_step * (state.max_steps - state.global_step))}")
         if "loss" in values and shown:
             split = "  held-out" if held_out else ""
             log.info("%s  step %d/%d%s  %s", self.name, state.global_step, state.max_steps, split, "  ".join(shown))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -18,11 +19,14 @@ from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet
 from inspo_hub.reference import ReferenceCache, ReferenceIdentity, ReferenceScores
 from inspo_hub.training.job import VariantJob
+from inspo_hub.training.progress import duration
 from inspo_hub.training.scoring import RowScorer
 from inspo_hub.views import SCORES, Score
 
 log = logging.getLogger(__name__)
 
+TELL_EVERY_S = 30.0
+"""Seconds between two lines about a pass that takes long."""
 MakeScorer = Callable[[nn.Module, PairSet], RowScorer]
 
 
@@ -86,11 +90,12 @@ def _fill(
     missing = set(_broadcast(reference.missing_rows()))
     needed = [members for members in scorer.micro_batches() if missing.intersection(members)]
     mine = needed[state.process_index :: state.num_processes]
-    log.info("reference: %d rows, %d of them cached", len(pairs), len(pairs) - len(missing))
+    purpose = "training" if pairs is job.train else "held out"
+    log.info("reference: %d rows, %d of them cached (%s)", len(pairs), len(pairs) - len(missing), purpose)
     is_new_adapter = job.recipe.adapter is not None and job.adapter_path is None
     # Another model as the reference has no adapter: nothing to switch off.
     with adapter_off(model) if is_new_adapter else nullcontext():
-        reference.fill(mine, scorer)
+        reference.fill(_told(mine), scorer)
         rows = [row for members in mine for row in members]
         reference.merge(_all_gather((rows, {score: reference.values[score][rows] for score in scores})))
         worst = reference.verify(scorer, compute_dtype=dtype)
@@ -98,6 +103,18 @@ def _fill(
         reference.verify_start(scorer, compute_dtype=dtype)
     log.info("reference: %s, re-scored rows agree to %.2g nats per token", job.reference_name, worst)
     return reference.values
+
+
+def _told(micro_batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    """The micro-batches in turn; from time to time a line says how far the pass is."""
+    started = told = time.monotonic()
+    for done, members in enumerate(micro_batches):
+        now = time.monotonic()
+        if done and now - told >= TELL_EVERY_S:
+            told = now
+            share = done / len(micro_batches)
+            log.info("reference: %.0f%% scored, %s left", 100 * share, duration((now - started) * (1 / share - 1)))
+        yield members
 
 
 def _all_gather(value: Any) -> list[Any]:

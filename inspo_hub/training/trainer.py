@@ -146,7 +146,7 @@ class PreferenceTrainer(Trainer):
                 f"the loss is not finite for {len(bad)} of {len(rows)} pairs at step {self.state.global_step + 1}",
                 where=f"rows {ids}",
                 expected="finite losses",
-                fix="lower train.lr or objective.beta, or look at these rows with `inspo-hub preview`; "
+                fix="lower train.lr or objective.beta, or look at a row: inspo-hub preview RECIPE --row ROW; "
                 "the last checkpoint is whole and the same command goes on from it",
             )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,25 @@ def test_errors_as_one_json_object(copy: Project, capsys: pytest.CaptureFixture[
     answer = json.loads(capsys.readouterr().out)
     assert answer["ok"] is False
     assert answer["exit_code"] == 2
+
+
+def test_a_second_run_in_the_same_folder_is_refused(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    from inspo_hub.workflow import _only_run_in
+
+    with _only_run_in(copy.folder / "out"):
+        said = fail(copy, capsys, 2)
+    assert "another run is working in this output folder" in said
+    assert "--output" in said
+    assert not (copy.folder / "out").exists(), "nothing was touched"
+    with _only_run_in(copy.folder / "out"):
+        pass  # let go of
+
+
+def test_sigterm_before_the_first_step_is_an_interruption(
+    copy: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("inspo_hub.preparation.prepare_jobs", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["run", str(copy.recipe), "--output", str(copy.folder / "out")]) == 130
+    assert "the same command goes on from what is done" in caplog.text
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -1,0 +1,139 @@
+"""Whole runs in this process: what twins leave and say, what the metrics hold, what a cached reference serves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from inspo_hub.metrics import METRICS
+from inspo_hub.recipe import load_recipe
+from inspo_hub.training import reference_pass
+from inspo_hub.workflow import run
+from tests.training.conftest import RECIPE, TEMPLATE, Project, make_project
+
+TWINS = RECIPE + "variants: {dpo: {conditioning: none}, inspo: {conditioning: symmetric}}\n"
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project with its own cache, whose runs happen in this process."""
+    project = make_project(tmp_path_factory.mktemp("whole"))
+    (project.folder / "twins.yaml").write_text(TWINS, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INSPO_HUB_CACHE", str(project.folder / "cache"))
+        yield project
+
+
+@pytest.fixture(autouse=True)
+def _told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="inspo_hub")
+
+
+def train(project: Project, output: str, *overrides: str, recipe: str = "recipe.yaml") -> Path:
+    folder = project.folder / output
+    assert run(project.folder / recipe, overrides, output=folder) == 0
+    return folder
+
+
+def records(folder: Path, split: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line.pop("split") == split]
+
+
+def test_twins_leave_what_the_contract_names_and_say_what_they_share_once(
+    here: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = train(here, "twins", "train.max_steps=4", recipe="twins.yaml")
+    promised = {"model.safetensors", "config.json", "tokenizer.json", "README.md", "recipe.yaml", "lock.json"}
+    for name in ("dpo", "inspo"):
+        files = {path.name for path in (folder / name).iterdir()}
+        assert files >= {*promised, "metrics.jsonl", "report"}
+        report = json.loads((folder / name / "report" / "data.json").read_text(encoding="utf-8"))
+        assert report["train_pairs"] == 45
+        modes = {file: stat.S_IMODE((folder / name / file).stat().st_mode) for file in promised & files}
+        assert modes["model.safetensors"] == modes["config.json"], "whoever may read the model may read its weights"
+        again = load_recipe(folder / name / "recipe.yaml", [f"root={here.folder}"])
+        assert again.conditioning.name == {"dpo": "none", "inspo": "symmetric"}[name]
+    locks = [json.loads((folder / name / "lock.json").read_text(encoding="utf-8")) for name in ("dpo", "inspo")]
+    assert locks[0]["pairs_fingerprint"] == locks[1]["pairs_fingerprint"]
+    said = caplog.text
+    assert said.count("packing: tree") == 1
+    assert said.count("45 training pairs") == 1
+    assert said.count("re-scored rows agree to 0 nats") == 1
+    assert "reference: 45 rows, 0 of them cached (training)" in said
+    assert "reference: 45 rows, 45 of them cached (training)" in said, "the second twin finds what the first scored"
+    assert re.search(r"dpo  step 2/4  loss .* left 0:00:\d\d$", said, re.MULTILINE)
+
+
+def test_a_long_reference_pass_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reference_pass, "TELL_EVERY_S", 0.0)
+    assert list(reference_pass._told([[0], [1], [2], [3]])) == [[0], [1], [2], [3]]
+    told = [record.getMessage() for record in caplog.records]
+    assert [line.split(",")[0] for line in told] == [f"reference: {share}% scored" for share in (25, 50, 75)]
+    assert all(re.fullmatch(r".*, 0:00:0\d left", line) for line in told)
+
+
+@pytest.mark.parametrize("conditioning", ["none", "symmetric", "averaged"])
+def test_every_line_has_its_metrics_and_held_out_ones_do_not_depend_on_the_batch_size(
+    here: Project, conditioning: str
+) -> None:
+    settings = [f"conditioning={conditioning}", "train.max_steps=3", "train.log_every=1"]
+    folders = [
+        train(here, f"{conditioning}-{budget}", *settings, f"train.tokens_per_microbatch={budget}")
+        for budget in (150, 100_000)
+    ]
+    plain_only = {name for name in METRICS if name.startswith("conditioned") or name == "distillation_gap"}
+    for line in records(folders[0], "train"):
+        assert set(METRICS) - set(line) == (plain_only if conditioning == "none" else set())
+        assert {"grad_norm", "learning_rate", "step"} <= set(line)
+        if conditioning != "none":
+            gap = line["conditioned_margin"] - line["plain_margin"]
+            assert line["distillation_gap"] == pytest.approx(gap, abs=1e-9)
+    for small, large in zip(records(folders[0], "heldout"), records(folders[1], "heldout"), strict=True):
+        assert set(METRICS) <= set(small), "all four scores, whatever is trained"
+        assert small == pytest.approx(large, rel=1e-5, abs=1e-5)
+    timings = [json.loads(line) for line in (folders[0] / "timings.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in timings] == [1, 2, 3]
+    assert all(line["tokens_per_second"] > 0 for line in timings)
+
+
+def cached(caplog: pytest.LogCaptureFixture) -> int:
+    """Rows of the last run that came from the cache."""
+    found = re.findall(r"reference: (\d+) rows, (\d+) of them cached \(training\)", caplog.text)
+    assert found[-1][0] == "45"
+    return int(found[-1][1])
+
+
+def test_what_the_reference_cache_takes_for_the_same_and_what_for_new(
+    here: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    quick = ["train.max_steps=1", "conditioning=none"]
+    train(here, "first", *quick)
+    elsewhere = ["train.lr=1e-4", "objective={name: ipo, beta: 0.3}", "train.epochs=3", "seed=7"]
+    train(here, "same", *quick, *elsewhere, "train.tokens_per_microbatch=300")
+    assert cached(caplog) == 45
+    (here.folder / "template.jinja").write_text("Say: " + TEMPLATE, encoding="utf-8")
+    shutil.copytree(here.folder / "base", here.folder / "other")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(here.folder / "other")
+    with torch.no_grad():
+        model.lm_head.weight[3, 5] += 1e-3
+    model.save_pretrained(here.folder / "other")
+    train(here, "new-truncation", *quick, "data.max_length=40")
+    assert 0 < cached(caplog) < 45, "rows that fit stay what they are, cut ones are new"
+    train(here, "new-template", *quick, f"model.chat_template={here.folder}/template.jinja")
+    assert cached(caplog) == 0
+    train(here, "new-weights", *quick, f"model.id={here.folder}/other")
+    assert cached(caplog) == 0
