@@ -16,7 +16,17 @@ from inspo_hub.describing import base_metadata, draft_card, note
 from inspo_hub.errors import ResolutionError
 from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs import PairSource, PreparedData, prepare_pairs, separator_ids
-from inspo_hub.plan import LOCK_FILE, Lock, Plan, compare_lock, make_plans, read_lock, refuse_drift, write_lock
+from inspo_hub.plan import (
+    LOCK_FILE,
+    RUN_SHA256,
+    Lock,
+    Plan,
+    compare_lock,
+    make_plans,
+    read_lock,
+    refuse_drift,
+    write_lock,
+)
 from inspo_hub.publishing import fetch_checkpoints, preflight
 from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.training.checkpoints import write_json_atomically
@@ -52,7 +62,7 @@ def prepare_jobs(
         partial(_plan_and_fetch, recipe, output, folders, lock_rule=lock_rule, from_hub=resume == "hub")
     )
     jobs = _jobs(prepared, folders, resume=resume, conditioned=conditioned)
-    _record(jobs, refuse=lock_rule in ("refuse", "exact"), conditioned=conditioned)
+    _record(jobs, recipe, refuse=lock_rule in ("refuse", "exact"), conditioned=conditioned)
     return jobs
 
 
@@ -185,12 +195,13 @@ def _initial_weights(plan: Plan) -> str:
     return hub.digest({"model": base, "adapter": hub.weights_identity(plan.base_adapter)})
 
 
-def _record(jobs: Sequence[VariantJob], *, refuse: bool, conditioned: bool) -> None:
+def _record(jobs: Sequence[VariantJob], recipe: Recipe, *, refuse: bool, conditioned: bool) -> None:
     """Writes each variant's lock and data report, now that its pairs are known; `refuse` takes no other pairs."""
     state = PartialState()
     if not state.is_main_process:
         return
-    extra = {WITH_ALTERNATIVE: conditioned, "processes": state.num_processes, "device": state.device.type}
+    whole = {RUN_SHA256: recipe.sha256()}  # a variant's own hash stands in its lock
+    extra = whole | {WITH_ALTERNATIVE: conditioned, "processes": state.num_processes, "device": state.device.type}
     for job in jobs:
         path = job.output / LOCK_FILE
         if refuse and path.is_file():

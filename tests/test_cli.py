@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import typer
 
 from inspo_hub import __version__
 from inspo_hub.cli import main
-from inspo_hub.cli.app import app
+from inspo_hub.cli.app import COMMAND_MODULES, app
 from inspo_hub.errors import (
     DataError,
     InspoError,
@@ -393,6 +394,42 @@ def test_every_command_takes_json_and_tells_what_it_does() -> None:
     for name, command in commands.items():
         assert command.help, name
         assert "--json" in [option for parameter in command.params for option in parameter.opts], name
+
+
+def _arguments_that_name_nothing() -> Iterator[tuple[str, list[str]]]:
+    """Each command with a value for all that it requires, none of which exists."""
+    for module in COMMAND_MODULES:
+        import_module(f"inspo_hub.cli.{module}")
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        yield name, ["no/such/thing" for one in command.params if one.param_type_name == "argument" and one.required]
+
+
+@pytest.mark.parametrize(("command", "arguments"), list(_arguments_that_name_nothing()))
+def test_every_command_that_fails_says_so_in_one_object(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    exit_code, out, _ = outcome(capsys, command, *arguments, "--json", *([] if arguments else ["--no-such-option"]))
+    facts = only_json(out)
+    assert facts["ok"] is False
+    assert exit_code == facts["exit_code"] != 0
+    assert facts["what"]
+
+
+@pytest.mark.parametrize("program", ["inspo-hub", "hf-inspo"])
+def test_shells_complete_the_commands_of_both_names(program: str) -> None:
+    """bash asks for words by the variables of click; `hf inspo …` runs the second name."""
+    variable = f"_{program.upper().replace('-', '_')}_COMPLETE"
+    code = f"import sys; sys.argv = ['/some/where/{program}']; from inspo_hub.cli import main; sys.exit(main())"
+    asked = {variable: "complete_bash", "COMP_WORDS": f"{program} val", "COMP_CWORD": "1"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **asked}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["validate"]), done.stderr
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from inspo_hub.card.facts import CardFacts
 from inspo_hub.card.markdown import arxiv_link, code, count, fenced, number, repo_link, table, words
 from inspo_hub.card.private import hide_paths, shown_name
 from inspo_hub.card.results import headline
+from inspo_hub.plan import RUN_SHA256
 
 if TYPE_CHECKING:
     from inspo_hub.hub import Pinned
@@ -200,10 +201,12 @@ def _device(summary: Any) -> str:
 def recipe_and_lock(facts: CardFacts) -> str:
     """Both, in blocks that `recipe_and_lock_from_card` reads."""
     text = published_yaml(facts.recipe)
-    sha = facts.recipe.sha256()
+    sha, run_sha = facts.recipe.sha256(), str(facts.lock.get("extra", {}).get(RUN_SHA256) or "")
+    hashes = f"The hash of the recipe as it was run is {code(sha)}"
+    hashes += f"; it is a variant of the recipe {code(run_sha)}." if run_sha not in ("", sha) else "."
     return "\n\n".join(
         [
-            f"## Recipe and lock\n\nThe hash of the recipe as it was run is {code(sha)}.",
+            f"## Recipe and lock\n\n{hashes}",
             embed_recipe(text),
             embed_lock(facts.lock),
         ]

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up_logging()
     as_json = "--json" in given
     try:
-        result = app(args=given, prog_name="inspo-hub", standalone_mode=False)
+        result = app(args=given, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except InspoError as error:
@@ -101,6 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone, as in `… | head`: nothing to say, and nobody to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _program() -> str:
+    """Our name, or that of the `hf` command line's extension: usage and shell completion go by it."""
+    return "hf-inspo" if Path(sys.argv[0]).stem == "hf-inspo" else "inspo-hub"
 
 
 def _failed(message: str, facts: Mapping[str, Any], exit_code: int, as_json: bool) -> int:

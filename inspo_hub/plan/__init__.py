@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inspo_hub.plan.lock import (
     LOCK_FILE,
+    RUN_SHA256,
     Lock,
     LockedPin,
     compare_environment,
@@ -17,6 +18,7 @@ from inspo_hub.plan.pins import Plan, Reference, make_plan, make_plans, referenc
 
 __all__ = [
     "LOCK_FILE",
+    "RUN_SHA256",
     "Lock",
     "LockedPin",
     "Plan",

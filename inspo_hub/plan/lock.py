@@ -31,6 +31,9 @@ _PACKAGES = (
     "trl",
 )
 
+RUN_SHA256 = "run_sha256"
+"""In a lock's `extra`: hash of the whole recipe, variants and all, which the label of a Job carries too."""
+
 
 @dataclass(frozen=True, slots=True)
 class LockedPin:

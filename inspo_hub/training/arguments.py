@@ -58,7 +58,7 @@ def training_arguments(
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
         report_to=train.report_to,
-        run_name=recipe.name,
+        run_name=f"{recipe.name}-{recipe.sha256()[:12]}",  # by which a tracker's run and a card find each other
         eval_strategy="steps" if has_heldout else "no",
         eval_steps=eval_steps if has_heldout else None,
         eval_on_start=has_heldout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from inspo_hub.card import model_card, recipe_and_lock_from_card, twin_card
 from inspo_hub.card.embedded import local_files
 from inspo_hub.errors import ResolutionError
+from inspo_hub.plan import RUN_SHA256
 from inspo_hub.recipe import parse_recipe
 from tests.card.conftest import LOCK, RECIPE, MakeFacts
 
@@ -94,3 +96,12 @@ def test_without_absolute_paths_the_hash_stays(make_facts: MakeFacts, tmp_path: 
     facts = make_facts(RECIPE.replace("id: org/pairs", "id: pairs.jsonl"), folder=tmp_path)
     embedded, _ = recipe_and_lock_from_card(model_card(facts))
     assert parse_recipe(embedded, folder=tmp_path).sha256() == facts.recipe.sha256()
+
+
+def test_a_variants_card_names_the_hash_of_the_whole_recipe(make_facts: MakeFacts) -> None:
+    """It is what the label of a Job carries; without variants it is the recipe's own and said once."""
+    facts = make_facts()
+    whole = {**facts.lock, "extra": {RUN_SHA256: "ab" * 32}}
+    assert f"it is a variant of the recipe `{'ab' * 32}`" in model_card(replace(facts, lock=whole))
+    own = {**facts.lock, "extra": {RUN_SHA256: facts.recipe.sha256()}}
+    assert "it is a variant of" not in model_card(replace(facts, lock=own))
