@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inspo_hub.describing import EVALUATED, evaluation_key, evaluation_of
+from inspo_hub.recipe.prompt_sets import PROMPT_SETS
 from inspo_hub.training.checkpoints import write_json_atomically
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def evaluate(
         first.output,
         output,
         {name: training_numbers(summary) for name, summary in summaries.items()},
-        rows=_prompts(first),
+        **_prompts(first),
+        judge_path=first.judge_path,
         chat_template=Path(first.recipe.model.chat_template) if first.recipe.model.chat_template else None,
         chat_template_kwargs=recipe.data.chat_template_kwargs,
         text_format=recipe.data.text_format,
@@ -70,16 +72,19 @@ def system_of(job: VariantJob) -> System:
     return System(model=job.model_path, adapter=job.output, quantized=adapter.quantize is not None)
 
 
-def _prompts(job: VariantJob) -> list[dict[str, Any]]:
-    """The rows of the evaluation's prompt set."""
+def _prompts(job: VariantJob) -> dict[str, Any]:
+    """The evaluation's prompts, as `evaluate_variants` takes them: a benchmark, or the rows of a data set."""
+    from inspo_hub.evaluate.benchmarks import read_benchmark
     from inspo_hub.pairs import PairSource, load_rows
 
-    section = job.recipe.evaluate
+    section, pinned = job.recipe.evaluate, job.plan.prompts
     assert section is not None, "asked for only where the recipe evaluates"
+    assert job.prompts_path is not None
     source = section.prompts
-    return load_rows(
-        PairSource(id=source.id, local_path=str(job.prompts_path), config=source.config, split=source.split)
-    )
+    if source.id in PROMPT_SETS:
+        return {"benchmark": read_benchmark(source.id, job.prompts_path, str(pinned))}
+    found = PairSource(id=source.id, local_path=str(job.prompts_path), config=source.config, split=source.split)
+    return {"rows": load_rows(found)}
 
 
 def tell(jobs: Sequence[VariantJob], output: Path, report: Sequence[str]) -> None:

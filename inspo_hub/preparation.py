@@ -123,6 +123,7 @@ class Inputs:
     train: tuple[Path, ...]
     heldout: tuple[Path, ...]
     prompts: Path | None
+    judge: Path | None
 
 
 LockRule = Literal["go on", "start over", "refuse", "exact"]
@@ -183,7 +184,8 @@ def _fetch(plan: Plan) -> Inputs:
         reference_weights=hub.weights_identity(plan.reference) if plan.reference else weights,
         train=tuple(hub.fetch(pin) for pin in plan.train),
         heldout=tuple(hub.fetch(pin) for pin in plan.heldout),
-        prompts=hub.fetch(plan.prompts) if plan.prompts else None,
+        prompts=hub.fetch(plan.prompts, patterns=plan.prompts_files) if plan.prompts else None,
+        judge=hub.fetch(plan.judge) if plan.judge else None,
     )
 
 
@@ -274,6 +276,7 @@ def _job(
         data_fingerprint=data.fingerprint,
         data_report=data.report,
         prompts_path=inputs.prompts,
+        judge_path=inputs.judge,
         cache=hub.cache_dir() / "reference",
         resume=resume,
     )

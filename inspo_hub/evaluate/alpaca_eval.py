@@ -20,6 +20,7 @@ from inspo_hub import hub
 from inspo_hub.errors import DataError, ResolutionError
 from inspo_hub.evaluate.length_control import GamedRows, LengthControlled, length_controlled
 from inspo_hub.evaluate.logistic import Floats
+from inspo_hub.recipe.prompt_sets import PROMPT_SETS
 
 BASELINE = "gpt4_1106_preview"
 OUTPUTS, DIFFICULTY, GAMED = "alpaca_eval_gpt4_baseline.json", "instruction_difficulty.csv", "df_gamed.csv"
@@ -33,8 +34,8 @@ failed one every difficulty is that of another instruction; published numbers co
 class TablesSource:
     """Where AlpacaEval's files are, and the SHA-256 of each."""
 
-    id: str = "tatsu-lab/alpaca_eval"
-    revision: str = "2edc6fad8be6b14ea7230aabfd08188da6b8b814"
+    id: str = PROMPT_SETS["alpaca_eval"].id
+    revision: str = PROMPT_SETS["alpaca_eval"].revision or ""
     sha256: Mapping[str, str] = field(
         default_factory=lambda: {
             OUTPUTS: "83db546b872ddebee8965fd05fa48461ee3c32bc695c62fb57f2d214ff741ec4",
@@ -81,7 +82,12 @@ def load_alpaca_eval(source: TablesSource | None = None) -> AlpacaEval:
     """
     source = source or TablesSource()
     pinned = hub.resolve("dataset", source.id, source.revision, known_sha=source.revision)
-    folder = hub.fetch(pinned, patterns=list(source.sha256))
+    return read_alpaca_eval(hub.fetch(pinned, patterns=list(source.sha256)), str(pinned), source)
+
+
+def read_alpaca_eval(folder: Path, pinned: str, source: TablesSource | None = None) -> AlpacaEval:
+    """The benchmark in a folder, where its files are the ones that the metric is defined by."""
+    source = source or TablesSource()
     for name, expected in source.sha256.items():
         found = hub.file_hash(folder / name).sha256
         if found != expected:
@@ -91,7 +97,7 @@ def load_alpaca_eval(source: TablesSource | None = None) -> AlpacaEval:
                 expected=f"{expected}: the file that the metric is defined by",
                 fix="check HF_ENDPOINT and the cache; other tables make another metric",
             )
-    return _read(folder, str(pinned))
+    return _read(folder, pinned)
 
 
 def _read(folder: Path, pinned: str) -> AlpacaEval:

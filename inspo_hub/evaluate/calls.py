@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,17 @@ class CallCache:
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Keeps a successful answer; it is on the disk when this returns."""
-        line = json.dumps({"key": key, **answer}, ensure_ascii=False) + "\n"
+        self.put_all({key: answer})
+
+    def put_all(self, answers: Mapping[str, dict[str, Any]]) -> None:
+        """Keeps several at once."""
+        lines = "".join(json.dumps({"key": key, **each}, ensure_ascii=False) + "\n" for key, each in answers.items())
         with self._lock:
-            self._answers[key] = answer
+            self._answers.update(answers)
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 with self.path.open("a", encoding="utf-8") as file:
-                    file.write("\n" + line if self._torn else line)  # the line that a kill cut off stays alone
+                    file.write("\n" + lines if self._torn else lines)  # the line that a kill cut off stays alone
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:

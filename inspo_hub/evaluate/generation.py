@@ -29,7 +29,12 @@ from inspo_hub.pairs.tokenise import PairTokeniser
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from inspo_hub.evaluate.kept import KeptAnswers
+
 log = logging.getLogger(__name__)
+
+Row = tuple[Prompt, int, list[int]]
+"""A prompt, the number of its sample, and the prompt's token ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +164,12 @@ def generate(
     batch_size: int = 64,
     encoder: PromptEncoder | None = None,
     progress: Callable[[int, int], None] | None = None,
+    kept: KeptAnswers | None = None,
 ) -> list[Generation]:
-    """Answers in the order of the prompts; `progress(done, total)` after each batch. Default encoder: chat template."""
+    """Answers in the order of the prompts; `progress(done, total)` after each batch. Default encoder: chat template.
+
+    With `kept`, rows that were answered before are taken from there, and every batch is on the disk when it is done.
+    """
     encoder = encoder or PromptEncoder(tokenizer)
     rows = [
         (prompt, sample, prompt_ids)
@@ -169,25 +178,32 @@ def generate(
     ]
     _check_room(model, rows, sampling.max_new_tokens)
     stops = stop_token_ids(model, encoder)
-    answers: dict[int, Generation] = {}
+    responses = {} if kept is None else kept.known(rows, sampling, stops)
     # Prompts of like length share a batch: little padding, and the order does not depend on the batch size.
-    order = sorted(range(len(rows)), key=lambda index: (len(rows[index][2]), index))
+    order = sorted(set(range(len(rows))) - responses.keys(), key=lambda index: (len(rows[index][2]), index))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        responses = _generate_batch(model, tokenizer, [rows[index] for index in batch], sampling, stops)
-        for index, response in zip(batch, responses, strict=True):
-            prompt, sample, prompt_ids = rows[index]
-            answers[index] = Generation(
-                row_id=prompt.row_id,
-                sample=sample,
-                prompt_ids=tuple(prompt_ids),
-                response_ids=tuple(response),
-                text=str(tokenizer.decode(response, skip_special_tokens=True)),
-                finished=bool(response) and response[-1] in stops,
-            )
+        made = _generate_batch(model, tokenizer, [rows[index] for index in batch], sampling, stops)
+        responses.update(zip(batch, made, strict=True))
+        if kept is not None:
+            kept.keep({index: responses[index] for index in batch}, rows, sampling, stops)
         if progress is not None:
-            progress(len(answers), len(rows))
-    return [answers[index] for index in range(len(rows))]
+            progress(len(responses), len(rows))
+    return [_generation(tokenizer, row, responses[index], stops) for index, row in enumerate(rows)]
+
+
+def _generation(
+    tokenizer: PreTrainedTokenizerBase, row: Row, response: Sequence[int], stops: Sequence[int]
+) -> Generation:
+    prompt, sample, prompt_ids = row
+    return Generation(
+        row_id=prompt.row_id,
+        sample=sample,
+        prompt_ids=tuple(prompt_ids),
+        response_ids=tuple(response),
+        text=str(tokenizer.decode(list(response), skip_special_tokens=True)),
+        finished=bool(response) and response[-1] in stops,
+    )
 
 
 def row_uniforms(sampling: Sampling, prompt: Prompt, sample: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -201,7 +217,7 @@ def row_uniforms(sampling: Sampling, prompt: Prompt, sample: int) -> np.ndarray[
 def _generate_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[tuple[Prompt, int, list[int]]],
+    rows: Sequence[Row],
     sampling: Sampling,
     stops: Sequence[int],
 ) -> list[list[int]]:
@@ -250,7 +266,7 @@ def _until_end(ids: Sequence[int], stops: Sequence[int]) -> list[int]:
     return list(ids[: end + 1])
 
 
-def _check_room(model: PreTrainedModel, rows: Sequence[tuple[Prompt, int, list[int]]], new_tokens: int) -> None:
+def _check_room(model: PreTrainedModel, rows: Sequence[Row], new_tokens: int) -> None:
     """Refuses a prompt whose longest answer would leave the positions that the model was built for."""
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(rows, key=lambda row: len(row[2]))

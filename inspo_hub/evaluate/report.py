@@ -35,6 +35,8 @@ def tables(result: EvaluationResult) -> list[Table]:
     found = [_systems_table(result)]
     if result.comparisons:
         found.append(_comparisons_table(result))
+    if any(pair.adjusted for pair in result.comparisons):
+        found.append(_adjusted_table(result))
     if result.training:
         found.append(_training_table(result))
     return found
@@ -83,21 +85,46 @@ def method(result: EvaluationResult) -> str:
         f"({settings['bootstrap']} resamplings), paired where two systems are compared; "
         "“no difference” means that the interval holds it, not that there is none. "
         "KL is the mean of log π(y|x) − log π_base(y|x) over a system's own samples, ± standard error."
+        + judging(result)
     )
+
+
+def judging(result: EvaluationResult) -> str:
+    """How a judge of pairs went, in words; nothing for one that scores."""
+    told = [pair.judging for pair in result.comparisons if pair.judging]
+    games = sum(each["games"] for each in told)
+    if not games:
+        return ""
+    said = [f" The judge decided {games} comparisons, {sum(each['weighted'] for each in told)} by probabilities"]
+    said.append(f"{sum(each['ties'] for each in told)} pairs of equal answers are half")
+    said.append(f"{sum(each['failed'] for each in told)} rows without a verdict are left out")
+    flips = [each["flip_rate"] for each in told if each["flip_rate"] is not None]
+    if flips:
+        said.append(f"{sum(flips) / len(flips):.1%} of the winners change with the order of the answers")
+    cost = result.judging.get("usd")
+    return "; ".join(said) + (f"; it cost {cost:.2f} $." if cost else ".")
 
 
 def _systems_table(result: EvaluationResult) -> Table:
     judged = any(system.well_formed is not None for system in result.systems)
-    columns = ["system", "win rate vs base", "KL from base (nats)", "judge's score", "tokens", "finished"]
+    columns = [
+        "system",
+        f"win rate vs {result.opponents[0]}",
+        "KL from base (nats)",
+        "judge's score",
+        "tokens",
+        "finished",
+    ]
     if judged:
         columns.insert(4, "well-formed")
-    return Table("Against the base", columns, [_system_row(system, judged) for system in result.systems])
+    title = "Against the base" if result.opponents[0] == BASE else f"Against {result.opponents[0]}"
+    return Table(title, columns, [_system_row(result, system, judged) for system in result.systems])
 
 
-def _system_row(system: SystemResult, judged: bool) -> list[str]:
+def _system_row(result: EvaluationResult, system: SystemResult, judged: bool) -> list[str]:
     row = [
         system.name,
-        _share(system.win_rate_against_base),
+        _share(result.win_rate(system.name, result.opponents[0])),
         _with_error(system.kl_from_base),
         _with_error(system.score),
         f"{system.mean_tokens:.1f}",
@@ -109,7 +136,13 @@ def _system_row(system: SystemResult, judged: bool) -> list[str]:
 
 
 def _comparisons_table(result: EvaluationResult) -> Table:
-    columns = ["head to head", "win rate", "score difference", "difference of win rates vs base", "so"]
+    columns = [
+        "head to head",
+        "win rate",
+        "score difference",
+        f"difference of win rates vs {result.opponents[0]}",
+        "so",
+    ]
     rows = [
         [
             f"{pair.first} vs {pair.second}",
@@ -121,6 +154,15 @@ def _comparisons_table(result: EvaluationResult) -> Table:
         for pair in result.comparisons
     ]
     return Table("Head to head", columns, rows)
+
+
+def _adjusted_table(result: EvaluationResult) -> Table:
+    rows = [
+        [f"{pair.first} vs {pair.second}", _interval(estimate, "{:+.1%}" if "difference" in label else "{:.1%}"), label]
+        for pair in result.comparisons
+        for label, estimate in pair.adjusted.items()
+    ]
+    return Table("Length and style taken out", ["reading", "value", "of"], rows)
 
 
 def _win_rate_difference(pair: Comparison) -> str:
@@ -140,10 +182,12 @@ def _training_table(result: EvaluationResult) -> Table:
 
 
 def _share(estimate: Estimate | None) -> str:
-    return NOTHING if estimate is None else _interval(estimate, "{:.1%}")
+    return _interval(estimate, "{:.1%}")
 
 
-def _interval(estimate: Estimate, form: str) -> str:
+def _interval(estimate: Estimate | None, form: str) -> str:
+    if estimate is None:
+        return NOTHING
     return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 

@@ -1,91 +1,37 @@
-"""A recipe's `evaluate:` section, carried out: base and variants answer the same prompts, the judge decides.
-
-One model is in memory at a time: each variant answers and scores its own answers, the base comes last and scores all.
-"""
+"""A recipe's `evaluate:` section, carried out: base and variants answer the same prompts, the judge decides."""
 
 from __future__ import annotations
 
-import json
-import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.evaluate.generation import Generation, PromptEncoder, Sampling, generate
-from inspo_hub.evaluate.judge import Judge, load_judge
-from inspo_hub.evaluate.likelihood import response_logps
+from inspo_hub.evaluate.answering import KEPT, Answered, Answering, Progress, answer_all
+from inspo_hub.evaluate.benchmarks import Benchmark
+from inspo_hub.evaluate.comparing import Answers, Judged, adjusted_readings, judge_answers, opponents_of
+from inspo_hub.evaluate.generation import PromptEncoder, Sampling
+from inspo_hub.evaluate.judges import judge_of
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows, read_prompts
 from inspo_hub.evaluate.result import BASE, EvaluationResult, SystemAnswers, compare_table
 from inspo_hub.evaluate.systems import System, Systems
+from inspo_hub.evaluate.writing import write_exports, write_report
 from inspo_hub.models import load_tokenizer
 from inspo_hub.pairs.types import TextFormat
 from inspo_hub.recipe import is_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Called with (system, answers done, answers in all) after every batch."""
-
-
-class PromptsLike(Protocol):
-    """Where the prompts are, as a recipe says it."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def column(self) -> str: ...
-
-
-class JudgeLike(Protocol):
-    """Who judges, as a recipe says it."""
-
-    @property
-    def python(self) -> str: ...
-
-
-class EvaluateLike(Protocol):
-    """What this room reads of a recipe's `evaluate:` section."""
-
-    @property
-    def prompts(self) -> PromptsLike: ...
-    @property
-    def judge(self) -> JudgeLike: ...
-    @property
-    def max_new_tokens(self) -> int: ...
-    @property
-    def temperature(self) -> float: ...
-    @property
-    def top_p(self) -> float: ...
-    @property
-    def samples_per_prompt(self) -> int: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def bootstrap(self) -> int: ...
-
-
-@dataclass(slots=True)
-class _Answered:
-    """What one system wrote: the answers that are judged, the answers behind its KL, and their log-probabilities."""
-
-    answers: list[Generation]
-    own_samples: list[Generation]
-    logps: Sequence[float] | None = None
-    base_logps: Sequence[float] | None = None
+    from inspo_hub.recipe import EvaluateSection
 
 
 def evaluate_variants(
-    section: EvaluateLike,
-    base_model_path: Path,
+    section: EvaluateSection,
+    base_model_path: Path | None,
     variants: Mapping[str, Path | System],
     tokenizer_path: Path,
     output_dir: Path,
@@ -93,67 +39,127 @@ def evaluate_variants(
     *,
     folder: Path = Path(),
     rows: Sequence[Mapping[str, Any]] | None = None,
+    benchmark: Benchmark | None = None,
+    rivals: Mapping[str, Sequence[str]] | None = None,
+    judge_path: Path | None = None,
     chat_template: Path | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     text_format: TextFormat = "auto",
     seed: int = 0,
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
-    batch_size: int = 128,
     progress: Progress | None = None,
 ) -> EvaluationResult:
-    """Base against variants by the section's judge; writes report/generations.jsonl, comparison.md and comparison.json.
+    """The variants against their opponents by the section's judge; writes the report, answers and exports.
 
-    Prompts come from `rows` where they are given (a data set that somebody else loaded), else from the jsonl file
-    `section.prompts.id`; that and the judge's file are relative to `folder`. Without `dtype`, models compute in
-    bfloat16 on a GPU that has it and in float32 elsewhere. A variant is the folder of a whole model, or a `System`
+    Prompts are those of the `benchmark`, else come from `rows` (a data set that somebody else loaded), else from the
+    jsonl file `section.prompts.id`; that and the judge's file are relative to `folder`. Without `dtype`, models compute
+    in bfloat16 on a GPU that has it and in float32 elsewhere. A variant is the folder of a whole model, or a `System`
     with an adapter; where all adapters were trained on a base in nf4, that is the base they are compared with.
+
+    A run that was cut off goes on: answers and verdicts are kept row by row in `output_dir`.
+
+    Args:
+        base_model_path: None where nobody knows it: then there is no KL, and an opponent must be named.
+        rivals: answers that others wrote to the same prompts, by their names; one for each prompt.
+        judge_path: where the judge's model lies, for a judge on this machine.
     """
-    if BASE in variants:
-        raise RecipeError(f"a variant is called {BASE!r}", where="variants", expected=f"any name but {BASE!r}")
-    judge = load_judge(section.judge.python, folder=folder)
-    tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
-    chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
-    answering = _Answering(
-        systems=Systems(dtype=dtype, device=device),
-        tokenizer=tokenizer,
-        encoder=PromptEncoder(tokenizer, chat, chat_template_kwargs or {}),
-        prompts=_prompts(section, folder, rows),
-        sampling=_sampling(section, seed),
-        batch_size=batch_size,
-        progress=progress,
-    )
     found = {name: each if isinstance(each, System) else System(model=each) for name, each in variants.items()}
-    quantized = bool(found) and all(system.quantized for system in found.values())
-    answered = _answer_all(answering, System(model=base_model_path, quantized=quantized), found)
-    return _compare(answering, answered, judge, training_summary, section.bootstrap, output_dir / "report")
+    benchmark = None if benchmark is None else benchmark.first(section.limit)
+    prompts = _prompts(section, folder, rows if benchmark is None else benchmark.rows, benchmark)
+    others = _others(benchmark, rivals or {}, prompts, list(variants))
+    opponents = _opponents(section, [*([BASE] if base_model_path else []), *found], benchmark, list(rivals or {}))
+    tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
+    encoder, systems = _encoder(tokenizer, chat_template_kwargs, text_format), Systems(dtype=dtype, device=device)
+    answering = _answering(section, systems, encoder, prompts, seed=seed, kept=output_dir / KEPT, progress=progress)
+    answered = answer_all(answering, _base(base_model_path, found), found)
+    answers = _rows(answering, answered, others, opponents)
+    judge = judge_of(section.judge, folder=folder, kept=answering.kept, model_path=judge_path, device=device)
+    judged = judge_answers(judge, answers, order=section.judge.order, max_failed=section.judge.max_failed, seed=seed)
+    return _compare(answering, answered, answers, judged, benchmark, training_summary, section, output_dir / "report")
+
+
+def _answering(
+    section: EvaluateSection,
+    systems: Systems,
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+    kept: Path,
+    progress: Progress | None,
+) -> Answering:
+    return Answering(
+        systems=systems,
+        encoder=encoder,
+        prompts=prompts,
+        sampling=_sampling(section, seed),
+        batch_size=section.batch_size,
+        progress=progress,
+        kept=kept,
+    )
+
+
+def _base(path: Path | None, variants: Mapping[str, System]) -> System | None:
+    quantized = bool(variants) and all(system.quantized for system in variants.values())
+    return None if path is None else System(model=path, quantized=quantized)
+
+
+def _encoder(
+    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any] | None, text_format: TextFormat
+) -> PromptEncoder:
+    chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
+    return PromptEncoder(tokenizer, chat, template_kwargs or {})
+
+
+def _opponents(
+    section: EvaluateSection, systems: Sequence[str], benchmark: Benchmark | None, rivals: Sequence[str]
+) -> list[str]:
+    found = opponents_of(section.against, systems, benchmark, rivals)
+    if not found:
+        raise RecipeError(
+            "there is nobody to compare with",
+            where="evaluate.against",
+            expected="a base, a benchmark with published answers, or another model",
+            fix="name one: --against user/model, or a file of answers",
+        )
+    return found
 
 
 def _compare(
-    answering: _Answering,
-    answered: Mapping[str, _Answered],
-    judge: Judge,
+    answering: Answering,
+    answered: Mapping[str, Answered],
+    answers: Answers,
+    judged: Judged,
+    benchmark: Benchmark | None,
     training_summary: Mapping[str, Mapping[str, float | None]],
-    resamples: int,
+    section: EvaluateSection,
     folder: Path,
 ) -> EvaluationResult:
-    """Judges what was answered, compares, and writes it down."""
-    prompts, sampling = answering.prompts, answering.sampling
-    judged = {name: _judge(name, system, prompts, sampling, judge) for name, system in answered.items()}
+    """The comparison of what was judged, written down."""
+    sampling = answering.sampling
+    systems = {name: _system(name, answered.get(name), answers, judged) for name in answers.texts}
+    named = {} if benchmark is None else {"benchmark": benchmark.name}
     result = compare_table(
-        list(judged.values()),
-        [prompt.row_id for prompt in prompts for _ in range(sampling.samples_per_prompt)],
-        judge=judge.shown_name,
-        settings=asdict(sampling),
+        list(systems.values()),
+        answers.clusters,
+        judge=judged.name,
+        settings={**asdict(sampling), **named},
         training=training_summary,
-        resamples=resamples,
+        resamples=section.bootstrap,
         seed=sampling.seed,
+        opponents=answers.opponents,
+        preferences=judged.preferences,
+        adjusted=adjusted_readings(answers, judged, benchmark, resamples=section.bootstrap, seed=sampling.seed),
+        judging=judged.facts,
     )
-    _write(folder, prompts, answered, judged, result)
+    samples = [sample for _ in answering.prompts for sample in range(sampling.samples_per_prompt)]
+    write_report(folder, answers, systems, samples, judged, result)
+    write_exports(folder, answers, samples, answering.prompts, benchmark)
     return result
 
 
-def _sampling(section: EvaluateLike, seed: int) -> Sampling:
+def _sampling(section: EvaluateSection, seed: int) -> Sampling:
     return Sampling(
         max_new_tokens=section.max_new_tokens,
         temperature=section.temperature,
@@ -163,104 +169,73 @@ def _sampling(section: EvaluateLike, seed: int) -> Sampling:
     )
 
 
-def _prompts(section: EvaluateLike, folder: Path, rows: Sequence[Mapping[str, Any]] | None) -> list[Prompt]:
+def _prompts(
+    section: EvaluateSection,
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]] | None,
+    benchmark: Benchmark | None,
+) -> list[Prompt]:
     if rows is None:
         return read_prompts(folder / section.prompts.id, column=section.prompts.column, limit=section.limit)
     kept = rows if section.limit is None else rows[: section.limit]
+    if benchmark is not None:
+        return prompts_from_rows(kept, name=benchmark.name)
     # A local file's folder is nobody's business: row ids are published.
     source = section.prompts.id
     return prompts_from_rows(kept, column=section.prompts.column, name=Path(source).name if is_path(source) else source)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Answering:
-    """Everything that is the same for all systems."""
-
-    systems: Systems
-    tokenizer: PreTrainedTokenizerBase
-    encoder: PromptEncoder
-    prompts: Sequence[Prompt]
-    sampling: Sampling
-    batch_size: int
-    progress: Progress | None
-
-    def answers(self, model: PreTrainedModel, name: str, sampling: Sampling) -> list[Generation]:
-        return generate(
-            model,
-            self.tokenizer,
-            self.prompts,
-            sampling,
-            batch_size=self.batch_size,
-            encoder=self.encoder,
-            progress=None if self.progress is None else partial(self.progress, name),
-        )
+def _others(
+    benchmark: Benchmark | None,
+    rivals: Mapping[str, Sequence[str]],
+    prompts: Sequence[Prompt],
+    variants: Sequence[str],
+) -> dict[str, Sequence[str]]:
+    """Answers that no system of ours writes, by name: one for each prompt."""
+    if BASE in variants:
+        raise RecipeError(f"a variant is called {BASE!r}", where="variants", expected=f"any name but {BASE!r}")
+    published = {} if benchmark is None else {benchmark.baseline: benchmark.baseline_answers}
+    for name, texts in rivals.items():
+        if name in (*variants, *published, BASE):
+            raise RecipeError(f"there are two systems called {name!r}", where="--against", fix="rename one of them")
+        assert len(texts) == len(prompts), "a rival has answered every prompt"
+    return {**published, **rivals}
 
 
-def _answer_all(answering: _Answering, base: System, variants: Mapping[str, System]) -> dict[str, _Answered]:
-    """Answers of the base (first in the result) and of every variant, whose own samples get both log-probabilities."""
-    answered: dict[str, _Answered] = {}
-    sampling = answering.sampling
-    for name, system in [*variants.items(), (BASE, base)]:
-        started = time.perf_counter()
-        with answering.systems.open(system) as model:
-            answers = answering.answers(model, name, sampling)
-            own = answers
-            if name != BASE and not sampling.is_plain:
-                own = answering.answers(model, name, replace(sampling, temperature=1.0, top_p=1.0))
-            answered[name] = _Answered(answers, own)
-            if name != BASE:
-                answered[name].logps = _logps(model, own)
-            else:
-                for variant in variants:
-                    answered[variant].base_logps = _logps(model, answered[variant].own_samples)
-        del model  # before the next one is loaded
-        log.info("%s: %d answers in %.1f s", name, len(answers), time.perf_counter() - started)
-    return {BASE: answered.pop(BASE), **answered}
+def _rows(
+    answering: Answering,
+    answered: Mapping[str, Answered],
+    others: Mapping[str, Sequence[str]],
+    opponents: Sequence[str],
+) -> Answers:
+    """All answers in one order of rows: every prompt with each of its samples."""
+    samples = answering.sampling.samples_per_prompt
+    texts = {name: [answer.text for answer in each.answers] for name, each in answered.items()}
+    tokens = {name: [len(answer.response_ids) for answer in each.answers] for name, each in answered.items()}
+    for name, given in others.items():
+        if name not in opponents:
+            continue
+        texts[name] = [text for text in given for _ in range(samples)]
+        counts = _token_counts(answering.encoder.tokenizer, given)
+        tokens[name] = [count for count in counts for _ in range(samples)]
+    prompts = [prompt for prompt in answering.prompts for _ in range(samples)]
+    return Answers(prompts=prompts, texts=texts, tokens=tokens, opponents=opponents)
 
 
-def _logps(model: PreTrainedModel, answers: Sequence[Generation]) -> list[float]:
-    prompts, responses = [answer.prompt_ids for answer in answers], [answer.response_ids for answer in answers]
-    return response_logps(model, prompts, responses).tolist()
+def _token_counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def _judge(name: str, system: _Answered, prompts: Sequence[Prompt], sampling: Sampling, judge: Judge) -> SystemAnswers:
-    texts = [prompt.text for prompt in prompts for _ in range(sampling.samples_per_prompt)]
-    rows = list(zip(texts, system.answers, strict=True))
-    check = judge.well_formed
+def _system(name: str, answered: Answered | None, answers: Answers, judged: Judged) -> SystemAnswers:
+    texts = answers.texts[name]
     return SystemAnswers(
         name=name,
-        scores=[judge.score(text, answer.text) for text, answer in rows],
-        tokens=[len(answer.response_ids) for answer in system.answers],
-        words=[len(answer.text.split()) for answer in system.answers],
-        finished=[answer.finished for answer in system.answers],
-        well_formed=None if check is None else [check(text, answer.text) for text, answer in rows],
-        logps=system.logps,
-        reference_logps=system.base_logps,
+        scores=None if judged.scores is None else judged.scores[name],
+        tokens=answers.tokens[name],
+        words=[len(text.split()) for text in texts],
+        characters=[len(text) for text in texts],
+        finished=[True] * len(texts) if answered is None else [answer.finished for answer in answered.answers],
+        well_formed=None if judged.well_formed is None else judged.well_formed[name],
+        logps=None if answered is None else answered.logps,
+        reference_logps=None if answered is None else answered.base_logps,
     )
-
-
-def _write(
-    folder: Path,
-    prompts: Sequence[Prompt],
-    answered: Mapping[str, _Answered],
-    judged: Mapping[str, SystemAnswers],
-    result: EvaluationResult,
-) -> None:
-    """The generations, one prompt and sample per line with every system's answer, and the comparison."""
-    folder.mkdir(parents=True, exist_ok=True)
-    by_row = {prompt.row_id: prompt for prompt in prompts}
-    lines = []
-    for index, first in enumerate(answered[BASE].answers):
-        row = {
-            "row_id": first.row_id,
-            "sample": first.sample,
-            "prompt": [dict(message) for message in by_row[first.row_id].messages],
-            "responses": {name: system.answers[index].text for name, system in answered.items()},
-            "scores": {name: system.scores[index] for name, system in judged.items()},
-            "tokens": {name: system.tokens[index] for name, system in judged.items()},
-            "finished": {name: system.finished[index] for name, system in judged.items()},
-        }
-        lines.append(json.dumps(row, ensure_ascii=False))
-    (folder / "generations.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "comparison.md").write_text(result.to_markdown(), encoding="utf-8")
-    (folder / "comparison.json").write_text(result.to_json() + "\n", encoding="utf-8")

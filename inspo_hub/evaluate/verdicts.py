@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,17 @@ class Verdicts:
     games: int = 0
     failures: tuple[str, ...] = field(default=())
     """What went wrong, a text for each failed row."""
+
+    def summary(self) -> dict[str, Any]:
+        """What a report says of it, beside the win rate."""
+        return {
+            "games": self.games,
+            "weighted": self.weighted,
+            "ties": self.ties,
+            "failed": self.failed,
+            "flip_rate": self.flip_rate,
+            "first_place": self.first_place,
+        }
 
     @property
     def failed(self) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inspo_hub import hub
 from inspo_hub.errors import ResolutionError
+from inspo_hub.recipe.prompt_sets import prompts_repository
 
 if TYPE_CHECKING:
     from inspo_hub.plan.lock import Lock
@@ -73,6 +74,17 @@ class Plan:
         return self.pins.get("evaluate.prompts")
 
     @property
+    def prompts_files(self) -> tuple[str, ...] | None:
+        """The files of a benchmark's repository that are needed; None: all of them."""
+        evaluate = self.recipe.evaluate
+        return None if evaluate is None else prompts_repository(evaluate.prompts)[2]
+
+    @property
+    def judge(self) -> hub.Pinned | None:
+        """The model that judges; None where there is none, or where it is not on this machine."""
+        return self.pins.get("evaluate.judge")
+
+    @property
     def remote_code(self) -> hub.Pinned | None:
         """Where Python code is run from, at which commit: to be named in the card. None: nowhere."""
         return self.model if self.recipe.model.trust_remote_code else None
@@ -123,8 +135,11 @@ def references(recipe: Recipe) -> Iterator[Reference]:
         for number, source in enumerate(recipe.data.heldout):
             yield Reference(f"data.heldout.{number}", "dataset", source.id, source.revision)
     if recipe.evaluate is not None:
-        prompts = recipe.evaluate.prompts
-        yield Reference("evaluate.prompts", "dataset", prompts.id, prompts.revision)
+        id, revision, _ = prompts_repository(recipe.evaluate.prompts)
+        yield Reference("evaluate.prompts", "dataset", id, revision)
+        judge = recipe.evaluate.judge.model or recipe.evaluate.judge.reward_model
+        if judge is not None:
+            yield Reference("evaluate.judge", "model", judge.id, judge.revision)
 
 
 def make_plan(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from inspo_hub.conditioning import PLAIN_SCORE
 from inspo_hub.recipe.conflicts import Conflict
+from inspo_hub.recipe.judge_checks import judge_conflicts
 from inspo_hub.recipe.paths import is_path
 from inspo_hub.recipe.sweep_checks import sweep_conflicts
 
@@ -27,6 +28,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _adapter(recipe)
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
+    yield from _judging(recipe)
     yield from _publishing(recipe)
     yield from _variants(recipe)
     yield from sweep_conflicts(recipe)
@@ -205,6 +207,11 @@ def _evaluation(recipe: Recipe) -> Iterator[Conflict]:
     if evaluate.temperature == 0 and evaluate.samples_per_prompt > 1:
         what = f"{evaluate.samples_per_prompt} equal answers: temperature 0 always takes the most probable token"
         yield Conflict(("evaluate", "samples_per_prompt"), what, "1, or a temperature above 0")
+
+
+def _judging(recipe: Recipe) -> Iterator[Conflict]:
+    if recipe.evaluate is not None:
+        yield from judge_conflicts(recipe.evaluate)
 
 
 def _publishing(recipe: Recipe) -> Iterator[Conflict]:

@@ -20,8 +20,10 @@ _REPOSITORY = (
     "data.train.*.id",
     "data.heldout.*.id",
     "evaluate.prompts.id",
+    "evaluate.judge.model.id",
+    "evaluate.judge.reward_model.id",
 )
-_FILE = ("model.chat_template",)
+_FILE = ("model.chat_template", "evaluate.judge.template")
 _FUNCTION = ("evaluate.judge.python",)
 _KINDS = {
     re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from inspo_hub.recipe.judges import JudgeSection
 from inspo_hub.recipe.sections import Section
 
 Optimizer = Literal[
@@ -71,22 +72,14 @@ class PromptSource(Section):
     """A set of prompts to answer."""
 
     id: str = Field(
-        min_length=1, description="Hub id `owner/name`, or a local folder or data file, relative to the recipe."
+        min_length=1,
+        description="Hub id `owner/name`, a local folder or data file relative to the recipe, or a benchmark: "
+        "alpaca_eval, arena_hard (v2.0), arena_hard_v0.1.",
     )
     config: str | None = Field(None, description="Configuration (subset) of the data set; null: its default.")
     revision: str | None = Field(None, description="Branch, tag or commit; null: `main`, pinned at start.")
     split: str = Field("train", min_length=1, description="Split to read.")
     column: str = Field("prompt", min_length=1, description="Column of the prompt, a text or a list of messages.")
-
-
-class JudgeSection(Section):
-    """Who decides between two answers."""
-
-    python: str = Field(
-        pattern=r"^(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_]\w*$",
-        description="A Python function, `file.py:function` (the file relative to the recipe) or "
-        "`package.module:function`.",
-    )
 
 
 class PreferencesSection(Section):
@@ -115,12 +108,18 @@ class EvaluateSection(Section):
     """Answers of the trained policy and the base to the same prompts, judged pairwise at the end of the run."""
 
     prompts: PromptSource = Field(description="The prompts that are answered.")
-    judge: JudgeSection = Field(description="What scores an answer; of two, the one that scores higher wins.")
+    judge: JudgeSection = Field(description="Who decides between two answers.")
+    against: Literal["auto", "base", "baseline", "both"] = Field(
+        "auto",
+        description="Whose answers the variants compete with: the base's, those that a benchmark publishes, or both; "
+        "auto: the benchmark's where there is one. Variants are compared with each other in any case.",
+    )
     max_new_tokens: int = Field(512, ge=1, description="Tokens of an answer at most.")
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 takes the most probable token.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling: probability mass kept, in (0, 1].")
     samples_per_prompt: int = Field(1, ge=1, description="Answers drawn for each prompt.")
     limit: int | None = Field(None, ge=1, description="Prompts to answer at most, the first ones; null: all.")
+    batch_size: int = Field(128, ge=1, description="Answers generated at a time; they do not depend on it.")
     bootstrap: int = Field(1000, ge=1, description="Resamplings of the prompts behind each confidence interval.")
     preferences: PreferencesSection | None = Field(
         None, description="Measure what is preferred on the held-out pairs, {} for all contexts; null: do not."

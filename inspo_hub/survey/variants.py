@@ -8,6 +8,7 @@ from inspo_hub import hub
 from inspo_hub.pairs import PairSource
 from inspo_hub.plan import make_plans
 from inspo_hub.plan.variants import Variant
+from inspo_hub.recipe.prompt_sets import PROMPT_SETS
 from inspo_hub.survey.characters import facts_from_characters
 from inspo_hub.survey.data import Reader
 from inspo_hub.survey.model import adapter_parameters, model_facts
@@ -86,6 +87,9 @@ class _Looker:
         evaluate = plan.recipe.evaluate
         if evaluate is None or plan.prompts is None:
             return 0
+        known = PROMPT_SETS.get(evaluate.prompts.id)
+        if known is not None:
+            return known.prompts
         folder = hub.fetch(plan.prompts)
         if folder.suffix == ".jsonl":
             with folder.open("rb") as lines:

@@ -69,6 +69,8 @@ class VariantJob:
     data_report: DataReport
     prompts_path: Path | None
     """The evaluation's prompts, on this machine."""
+    judge_path: Path | None
+    """The model that judges, where that is one on this machine."""
     cache: Path
     """Folder of the reference cache, shared by all runs of this user."""
     resume: str = "auto"

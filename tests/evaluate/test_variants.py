@@ -15,6 +15,7 @@ import torch
 
 from inspo_hub.errors import RecipeError
 from inspo_hub.evaluate import EvaluationResult, evaluate_variants
+from inspo_hub.recipe import JudgeSection
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,14 +28,11 @@ class Prompts:
 
 
 @dataclass(frozen=True)
-class JudgeName:
-    python: str = "judge.py:score"
-
-
-@dataclass(frozen=True)
 class Section:
     prompts: Prompts = field(default_factory=Prompts)
-    judge: JudgeName = field(default_factory=JudgeName)
+    judge: JudgeSection = field(default_factory=lambda: JudgeSection(python="judge.py:score"))
+    against: str = "auto"
+    batch_size: int = 128
     max_new_tokens: int = 96
     temperature: float = 1.0
     top_p: float = 1.0
