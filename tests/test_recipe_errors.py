@@ -168,6 +168,11 @@ def test_a_recipe_must_be_a_mapping() -> None:
 STOPPED = "alternative: {gradient: stopped}"
 
 
+def judge(section: str) -> str:
+    """An evaluation with this judge."""
+    return f"evaluate: {{prompts: {{id: a/b}}, judge: {section}}}"
+
+
 @pytest.mark.parametrize(
     ("text", "path", "message"),
     [
@@ -191,6 +196,14 @@ STOPPED = "alternative: {gradient: stopped}"
             "evaluate.samples_per_prompt",
             "2 equal answers",
         ),
+        (judge("{}"), "evaluate.judge", "names no judge"),
+        (judge("{python: 'a:b', model: {id: x/y}}"), "evaluate.judge", "names python and model"),
+        (judge("{endpoint: {model: m, base_url: 'http://h', provider: p}}"), "evaluate.judge.endpoint.provider", "'p'"),
+        (judge("{endpoint: {model: m, max_usd: 3}}"), "evaluate.judge.endpoint.max_usd", "without prices"),
+        (judge("{python: 'a:b', order: seeded}"), "evaluate.judge.order", "scores one answer at a time"),
+        (judge("{model: {id: x/y}, verdict: arena_hard}"), "evaluate.judge.verdict", "needs a judge that writes"),
+        (judge("{model: {id: /x, revision: main}}"), "evaluate.judge.model.revision", "has no revisions"),
+        (judge("{python: 'a:b'}, against: baseline"), "evaluate.against", "comes with no answers to compete with"),
         ("variants: {a: {seed: 1}}", "variants.a.seed", "twins share the seed"),
         ("variants: {a: {data: {max_length: 9}}}", "variants.a.data", "trained on the same pairs"),
         ("variants: {a: {variants: {}}}", "variants.a.variants", "do not nest"),

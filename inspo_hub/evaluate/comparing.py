@@ -140,7 +140,7 @@ def adjusted_readings(
         if reading is not None:
             found[pair][label] = reading
     if benchmark is not None and benchmark.is_arena and benchmark.baseline in answers.opponents:
-        for name, estimate in _styled(answers, judged, benchmark, seed=seed).items():
+        for name, estimate in _styled(answers, judged, benchmark, **options).items():
             found[name, benchmark.baseline][STYLE_CONTROLLED] = estimate
     return found
 
@@ -161,7 +161,9 @@ def _length_tables(answers: Answers, benchmark: Benchmark | None, against: str) 
     return ALPACA_TABLES_LC, {"difficulty": difficulty, "gamed": tables.gamed}
 
 
-def _styled(answers: Answers, judged: Judged, benchmark: Benchmark, *, seed: int) -> Mapping[str, Estimate]:
+def _styled(
+    answers: Answers, judged: Judged, benchmark: Benchmark, *, resamples: int, seed: int
+) -> Mapping[str, Estimate]:
     """All systems against the baseline, with one effect of style."""
     styles = {
         name: [style_of(text, tokens) for text, tokens in zip(texts, answers.tokens[name], strict=True)]
@@ -175,7 +177,7 @@ def _styled(answers: Answers, judged: Judged, benchmark: Benchmark, *, seed: int
                 weights = judged.preferences[first, second].weights
             games = Games(questions=answers.clusters, scores=_preferences(judged, (first, second)), weights=weights)
             played[first] = (games, style_difference(styles[first], styles[second]))
-    return style_controlled(played, seed=seed).scores
+    return style_controlled(played, resamples=resamples, seed=seed).scores
 
 
 def opponents_of(against: str, systems: Sequence[str], benchmark: Benchmark | None, more: Sequence[str]) -> list[str]:

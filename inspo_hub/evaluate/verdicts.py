@@ -165,10 +165,11 @@ def _by_row(
     preferences = np.where(equal, 0.5, np.where(summed > 0, mean, np.nan))
     # A row of which one order failed has only the biased half of its answer.
     preferences[list(failures)] = np.nan
-    counted = np.where(equal, 1.0, summed)
+    # Per row and not per game: two equal answers, which no game was played about, weigh as much as any.
+    per_game = summed / np.maximum(there.sum(axis=0), 1)
     return Verdicts(
         preferences=preferences,
-        weights=np.where(np.isfinite(preferences), counted, 1.0),
+        weights=np.where(np.isfinite(preferences) & (summed > 0), per_game, 1.0),
         first_shown=shown[0],
         second_shown=shown[1],
         ties=int(np.sum(equal)),

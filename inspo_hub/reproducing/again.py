@@ -158,7 +158,8 @@ def _pins_of(recipe: Recipe, published: PublishedRun) -> dict[str, Any]:
     """The locked pins, without those of an evaluation that is left out."""
     pins = dict(published.lock.pins)
     if recipe.evaluate is None:
-        pins.pop("evaluate.prompts", None)
+        for role in ("evaluate.prompts", "evaluate.judge"):
+            pins.pop(role, None)
     return pins
 
 

@@ -114,7 +114,7 @@ def test_arena_hard_verdicts_weigh(server: ChatServer, tmp_path: Path) -> None:
     judge = judge_at(server, tmp_path, verdict="arena_hard", template=Template(ARENA_TEMPLATE), max_tokens=4096)
     found = judged(judge)
     np.testing.assert_allclose(found.preferences, 3 / 4)  # won three times over where first, lost once where second
-    np.testing.assert_allclose(found.weights, 4.0)
+    np.testing.assert_allclose(found.weights, 2.0)
     assert "logprobs" not in server.requests[0]
 
 

@@ -8,17 +8,12 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from inspo_hub.errors import RecipeError
 from inspo_hub.evaluate import EvaluationResult, evaluate_variants
 from inspo_hub.recipe import JudgeSection
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -39,26 +34,6 @@ class Section:
     samples_per_prompt: int = 2
     limit: int | None = 6
     bootstrap: int = 200
-
-
-@pytest.fixture(scope="module")
-def moved(
-    base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    quickstart: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """The base with a little noise on its weights."""
-    from inspo_hub.models import load_model
-
-    folder = tmp_path_factory.mktemp("moved")
-    model = load_model(quickstart / "base")
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
-    model.save_pretrained(folder)
-    return folder
 
 
 def evaluate(quickstart: Path, variants: dict[str, Path], output: Path, section: Section) -> EvaluationResult:
