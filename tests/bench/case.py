@@ -92,6 +92,10 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "6m": _small(layers=2, vocab=1024),
         "24m": _small(layers=8, vocab=4096),
         # A head as large as the body, and larger.
+        "3m-6k": _small(layers=1, vocab=6144),
+        "3m-32k": _small(layers=1, vocab=32_000),
+        "3m-128k": _small(layers=1, vocab=128_256),
+        "3m-151k": _small(layers=1, vocab=151_936),
         "6m-12k": _small(layers=2, vocab=12_288),
         "6m-32k": _small(layers=2, vocab=32_000),
         "24m-32k": _small(layers=8, vocab=32_000),

@@ -38,7 +38,20 @@ class LengthLaw:
         return cut(np.column_stack([prompt, responses]), max_length)
 
 
-LAWS: Mapping[str, LengthLaw] = MappingProxyType(
+@dataclass(frozen=True, kw_only=True)
+class FilledLaw:
+    """Prompt and response fill `max_length`, a fixed share of it the responses, give or take a fifth of them."""
+
+    share: float
+
+    def draw(self, rng: np.random.Generator, rows: int, max_length: int) -> np.ndarray:
+        """As `LengthLaw.draw`."""
+        prompt = np.full((rows, 1), (1 - self.share) * max_length)
+        responses = self.share * max_length * rng.uniform(0.8, 1.0, (rows, 2))
+        return np.maximum(np.rint(np.column_stack([prompt, responses])).astype(np.int64), 2)
+
+
+LAWS: Mapping[str, LengthLaw | FilledLaw] = MappingProxyType(
     {
         # UltraFeedback's own shape; the other two have its spread around means of 951 + 2·241 and 48 + 2·480.
         "ultrafeedback": LengthLaw(
@@ -50,6 +63,7 @@ LAWS: Mapping[str, LengthLaw] = MappingProxyType(
         "short_prompts": LengthLaw(
             prompt_median=30.5, prompt_sigma=0.95, response_median=372, response_sigma=0.65, within_pair_sigma=0.35
         ),
+        **{f"filled_{share}": FilledLaw(share=share / 100) for share in (20, 40, 60, 80, 95)},
     }
 )
 LENGTHS = (*LAWS, "real")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from tests.bench import growth
 from tests.bench.case import Case
 from tests.bench.lengths import REAL_PAIRS
 
@@ -22,11 +23,11 @@ class Preset:
 
 
 _QUICK = Case(shape="3m")
-_SMALL = Case()
+_FOUR = Case(shape="3m", pairs=4)
 _CPU = Case(shape="24m")
 _LAWS = ("ultrafeedback", "long_prompts", "short_prompts")
 _ALL_OURS = ("none", "one_sided", "symmetric", "averaged")
-_EVERY_BATCH = tuple(f"{name}@{batch}" for batch in (1, 4, 16) for name in PEERS)
+_EVERY_BATCH = tuple(f"{name}@{batch}" for batch in (1, 4, 16) for name in ("trl", "trl_precomputed"))
 
 
 def _checkpointed(sides: Sequence[str]) -> tuple[str, ...]:
@@ -52,45 +53,46 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "lengths": Preset(
             about="short, long and UltraFeedback-like lengths, MaxLen 2048 and 4096, and the real pairs where they are",
             cases=(
-                *(replace(_SMALL, lengths=law) for law in _LAWS),
-                replace(_SMALL, max_length=4096),
-                *((replace(_SMALL, lengths="real"),) if REAL_PAIRS.is_file() else ()),
+                *(replace(_FOUR, lengths=law) for law in _LAWS),
+                replace(_FOUR, max_length=4096),
+                *((replace(_FOUR, lengths="real"),) if REAL_PAIRS.is_file() else ()),
             ),
             sides=(*OURS, *PEERS, "floor"),
         ),
         "batches": Preset(
             about="the padded sides at 1, 4 and 16 pairs per device batch",
-            cases=(replace(_SMALL, pairs=16),),
-            sides=(*OURS, *_EVERY_BATCH, "trl_best", "floor"),
+            cases=(replace(_QUICK, pairs=16),),
+            sides=("none", "symmetric", *_EVERY_BATCH, "floor"),
+            runs=2,
         ),
         "head": Preset(
-            about="a head as large as the body, and larger",
-            cases=(replace(_SMALL, shape="6m-12k"), replace(_SMALL, shape="6m-32k")),
-            sides=(*OURS, "symmetric:recomputed", "trl", "trl_precomputed", "floor"),
+            about="a head as large as the body, and five times as large",
+            cases=(replace(_FOUR, shape="3m-6k"), replace(_FOUR, shape="3m-32k")),
+            sides=("symmetric", "averaged", "symmetric:recomputed", "trl", "trl_precomputed", "floor"),
         ),
         "vocabularies": Preset(
-            about="vocabularies of 32k, 128k and 151k tokens",
-            cases=tuple(replace(_CPU, shape=f"24m-{size}") for size in ("32k", "128k", "151k")),
-            sides=(*OURS, *PEERS, "floor"),
+            about="vocabularies of 32k, 128k and 151k tokens: there the head is the work; short pairs, for full logits",
+            cases=tuple(
+                replace(_FOUR, shape=f"3m-{size}", max_length=512, batch=2) for size in ("32k", "128k", "151k")
+            ),
+            sides=("symmetric", "averaged", "trl_precomputed", "floor"),
+            runs=2,
         ),
         "checkpointing": Preset(
             about="all sides with gradient checkpointing, TRL's true default",
-            cases=(_SMALL,),
+            cases=(_FOUR,),
             sides=(*_checkpointed(OURS), *_checkpointed(PEERS), "floor:checkpointing", "symmetric"),
         ),
         "stopped": Preset(
             about="the gradient stopped at prompt and alternative against the exact one, checkpointing off and on",
-            cases=(_SMALL,),
+            cases=(_FOUR,),
             sides=("symmetric", "symmetric:stopped", "none", *_checkpointed(("symmetric", "symmetric:stopped"))),
         ),
         "growth": Preset(
-            about="how time and memory grow with pairs, MaxLen and the shape of the pairs",
-            cases=(
-                *(replace(_SMALL, pairs=pairs, batch=min(4, pairs)) for pairs in (1, 2, 4, 8, 16)),
-                *(replace(_SMALL, max_length=length, pairs=4) for length in (512, 1024, 2048, 4096)),
-                *(replace(_SMALL, lengths=law, pairs=4) for law in _LAWS),
-            ),
-            sides=(*OURS, "trl", "floor"),
+            about="how time and memory grow with pairs, MaxLen, the shape of the pairs and what is logged beside",
+            cases=growth.CASES,
+            sides=("none", "symmetric", "symmetric:observed", "averaged", "trl", "floor"),
+            runs=2,
         ),
         "gpu": Preset(
             about="0.5 B, 1.5 B and 8 B shapes on one GPU, checkpointing off and on",

@@ -35,8 +35,11 @@ class OurStep:
         self.context: ReferenceContext = "conditioned" if self.conditioning.refuses_plain_reference else "plain"
         self.reference_names = self.conditioning.reference_scores(self.context)
         self.reference = workload.reference_scores(self.reference_names)
+        trained = self.conditioning.scores
+        self.laid_out = self.conditioning.laid_out_scores(with_plain_chosen=False) if name.observed else trained
+        self.observed = tuple(score for score in self.laid_out if score not in trained)
         self.micro_batches = workload.micro_batches(
-            self.conditioning.scores, name.layout, alternative_gradient=name.alternative_gradient
+            self.laid_out, name.layout, alternative_gradient=name.alternative_gradient
         )
 
     def step(self) -> Tensor:
@@ -44,13 +47,14 @@ class OurStep:
         scores = self.conditioning.scores
         for members in self.micro_batches:
             batch = self.workload.pack(
-                members, scores, self.name.layout, alternative_gradient=self.name.alternative_gradient
+                members, self.laid_out, self.name.layout, alternative_gradient=self.name.alternative_gradient
             )
             pair_losses = self._pair_losses(batch, members)
             if self.name.recomputed:
-                loss = pair_losses(tree_logps(self.model, batch), slice(None)).sum()
+                loss = pair_losses(tree_logps(self.model, batch, scores=scores), slice(None)).sum()
             else:
-                loss = tree_losses(self.model, batch, pair_losses, scores=scores).total
+                scored = tree_losses(self.model, batch, pair_losses, scores=scores, no_grad_scores=self.observed)
+                loss = scored.total
             loss = loss / len(self.workload.pairs)
             loss.backward()
             total += loss.detach()

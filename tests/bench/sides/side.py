@@ -11,7 +11,7 @@ from torch import Tensor
 from inspo_hub.packing import Layout
 from inspo_hub.views import AlternativeGradient
 
-_OPTIONS = ("checkpointing", "flat", "recomputed", "stopped")
+_OPTIONS = ("checkpointing", "flat", "recomputed", "stopped", "observed")
 
 
 class SideUnavailable(Exception):
@@ -32,7 +32,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SideName:
-    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed][:stopped]`."""
+    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed][:stopped][:observed]`."""
 
     name: str
     batch: int | None = None
@@ -42,6 +42,8 @@ class SideName:
     """Ours only: the head's logits are computed again in the backward, as for objectives that couple pairs."""
     stopped: bool = False
     """Ours only: the gradient stops at prompt and alternative."""
+    observed: bool = False
+    """Ours only: scores that the layout gives away are read as well, without gradient, as in a logged step."""
 
     @property
     def alternative_gradient(self) -> AlternativeGradient:
@@ -61,6 +63,7 @@ class SideName:
             layout="flat" if "flat" in options else "tree",
             recomputed="recomputed" in options,
             stopped="stopped" in options,
+            observed="observed" in options,
         )
 
 
