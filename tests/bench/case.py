@@ -87,6 +87,7 @@ def _small(layers: int, vocab: int) -> Shape:
 SHAPES: Mapping[str, Shape] = MappingProxyType(
     {
         "tiny": Shape(hidden=64, layers=2, heads=4, kv_heads=2, intermediate=96, vocab=512),
+        "1m": Shape(hidden=256, layers=1, heads=4, kv_heads=2, intermediate=768, vocab=256),
         # Bodies of the same layers, heads of a twelfth of them: nearly the same ratios, in less time with fewer layers.
         "3m": _small(layers=1, vocab=512),
         "6m": _small(layers=2, vocab=1024),

@@ -18,7 +18,7 @@ from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.cost import pair_flops
 from tests.bench.case import Case
 
-_BASE = Case(shape="3m", pairs=4, max_length=1024, lengths="filled_60")
+_BASE = Case(shape="1m", pairs=4, max_length=1024, lengths="filled_60")
 PAIRS = (1, 2, 4, 8, 16)
 MAX_LENGTHS = (256, 512, 1024, 2048)
 SHARES = (20, 40, 60, 80, 95)

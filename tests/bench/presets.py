@@ -91,7 +91,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         "growth": Preset(
             about="how time and memory grow with pairs, MaxLen, the shape of the pairs and what is logged beside",
             cases=growth.CASES,
-            sides=("none", "symmetric", "symmetric:observed", "averaged", "trl", "floor"),
+            sides=("none", "symmetric", "symmetric:observed", "trl"),
             runs=2,
         ),
         "gpu": Preset(
