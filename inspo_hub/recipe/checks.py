@@ -25,6 +25,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
         yield from _sources(recipe.data.heldout, ("data", "heldout"))
     yield from _model(recipe)
     yield from _alternative(recipe)
+    yield from _memory(recipe)
     yield from _adapter(recipe)
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
@@ -142,6 +143,12 @@ STOPPED_CAUTION = (
     "alternative.gradient: stopped is an experiment: in small exact runs it won as often as the full gradient at lower "
     "KL in seven of eight, and collapsed into malformed answers in one (docs/speed.md); watch the held-out margins"
 )
+
+
+def _memory(recipe: Recipe) -> Iterator[Conflict]:
+    if recipe.train.activation_offload and recipe.train.activation_checkpointing is False:
+        what = "what it keeps in the host's memory are the inputs of recomputed layers, and none is recomputed"
+        yield Conflict(("train", "activation_offload"), what, "train.activation_checkpointing: true or null")
 
 
 def _alternative(recipe: Recipe) -> Iterator[Conflict]:

@@ -62,6 +62,11 @@ class TrainSection(Section):
         description="Recompute activations in the backward pass: less memory, about a third more time. "
         "null: on for a GPU, off for a CPU.",
     )
+    activation_offload: bool = Field(
+        False,
+        description="Keep recomputed layers' inputs in the host's memory: frees tokens x hidden x layers of a GPU's, "
+        "and each layer waits for two copies. No effect on a CPU.",
+    )
     compile: bool = Field(False, description="Compile the decoder layers with torch.compile.")
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = Field(
         "none", description="Tracker that gets the metrics; metrics.jsonl is always written."

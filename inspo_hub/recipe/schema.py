@@ -26,7 +26,7 @@ from inspo_hub.recipe.writing import write_yaml
 
 DEFAULT_OBJECTIVE = "dpo"
 DEFAULT_CONDITIONING = "symmetric"
-HOW_NOT_WHAT = ("tokens_per_microbatch", "activation_checkpointing")
+HOW_NOT_WHAT = ("tokens_per_microbatch", "activation_checkpointing", "activation_offload")
 """Keys of `train` that fit a run to a machine and change nothing of its result, so nothing of its hash either."""
 
 

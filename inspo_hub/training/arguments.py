@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
+
+from inspo_hub.errors import RecipeError
 
 if TYPE_CHECKING:
     from inspo_hub.recipe import Recipe
@@ -70,14 +74,31 @@ def training_arguments(
         dataloader_num_workers=2 if on_gpu else 0,
         dataloader_pin_memory=False,
         disable_tqdm=True,  # the project shows progress itself
-        **_recompute_argument(recompute),
+        **_recompute_argument(recompute, offload=train.activation_offload and on_gpu),
     )
 
 
-def _recompute_argument(recompute: bool) -> dict[str, Any]:
-    """Activation checkpointing under its name in this transformers (renamed from gradient_checkpointing in 5.2x)."""
+def _recompute_argument(recompute: bool, *, offload: bool) -> dict[str, Any]:
+    """Activation checkpointing under its name in this transformers (renamed from gradient_checkpointing in 5.2x).
+
+    Raises:
+        RecipeError: activations are to be kept on the host, and this transformers cannot.
+    """
+    if offload and not _can_offload():
+        raise RecipeError(
+            f"transformers {importlib.metadata.version('transformers')} keeps no activations in the host's memory",
+            where="train.activation_offload",
+            expected="a transformers whose activation_checkpointing_enable takes `offload`",
+            fix="install a newer transformers, or delete the key and lower train.tokens_per_microbatch",
+        )
     names = {field.name for field in dataclasses.fields(TrainingArguments)}
     name = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
     if not recompute:
         return {name: False}
-    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
+    kwargs = {"use_reentrant": False} | ({"offload": True} if offload else {})
+    return {name: True, f"{name}_kwargs": kwargs}
+
+
+def _can_offload() -> bool:
+    enable = getattr(PreTrainedModel, "activation_checkpointing_enable", None)
+    return enable is not None and "offload" in inspect.signature(enable).parameters

@@ -40,6 +40,7 @@ FREE_KEYS = (
     "train.report_to",
     "train.tokens_per_microbatch",
     "train.activation_checkpointing",
+    "train.activation_offload",
     "train.compile",
 )
 

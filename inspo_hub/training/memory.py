@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inspo_hub.errors import TrainingError
@@ -16,9 +17,20 @@ def out_of_memory(recipe: Recipe, dataset: StepDataset, error: BaseException) ->
     largest = dataset.largest_micro_batch().batch.tokens
     budget = recipe.train.tokens_per_microbatch
     longest = int(dataset.tokens.max())
-    advice = [f"set train.tokens_per_microbatch={max(longest, budget // 2)} (same losses, more micro-batches)"]
+    smaller = max(longest, budget // 2)
+    advice = []
+    if smaller < budget:
+        now, then = (_micro_batches(dataset, size) for size in (budget, smaller))
+        advice.append(
+            f"set train.tokens_per_microbatch={smaller} (the same losses; {then} micro-batches in a step instead of "
+            f"{now}, activations of {smaller / max(largest, smaller):.0%})"
+        )
     if recipe.train.activation_checkpointing is False:
-        advice.append("train.activation_checkpointing=true (about a third more time)")
+        advice.append("train.activation_checkpointing=true (the same losses, about a third more time)")
+    elif not recipe.train.activation_offload:
+        advice.append("train.activation_offload=true (the same losses, two copies of each layer's input)")
+    if recipe.train.optimizer.startswith("adamw_torch"):
+        advice.append("train.optimizer=adamw_8bit (2 bytes of state for each parameter instead of 8; other roundings)")
     if longest > budget // 2:
         advice.append(f"data.max_length below {recipe.data.max_length}")
     return TrainingError(
@@ -27,3 +39,8 @@ def out_of_memory(recipe: Recipe, dataset: StepDataset, error: BaseException) ->
         expected=f"a budget that fits; now {budget} tokens, the longest pair takes {longest}",
         fix=", or ".join(advice),
     )
+
+
+def _micro_batches(dataset: StepDataset, budget: int) -> int:
+    """Micro-batches of the first step on the process that has most of them, under another budget."""
+    return max(len(share) for share in replace(dataset, tokens_per_microbatch=budget).shares(0))

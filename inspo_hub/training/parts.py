@@ -36,6 +36,9 @@ class TrainerParts:
     training_key: dict[str, Any]
     """What a checkpoint belongs to: resuming compares it with the recipe's."""
 
+    rehearse: bool = False
+    """Run the largest micro-batch before the first two steps, so that memory runs out then or never."""
+
     @property
     def scores(self) -> tuple[Score, ...]:
         """The scores that are trained."""

@@ -173,6 +173,7 @@ class _Session:
             keep_checkpoints=self.recipe.train.keep_checkpoints,
             on_save=partial(self.on_save, self.job),
             training_key=self.job.training_key(),
+            rehearse=self.state.device.type == "cuda",
         )
         if self.job.heldout is not None:
             every_row = [np.arange(len(self.job.heldout))]

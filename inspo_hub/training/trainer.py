@@ -47,6 +47,7 @@ class PreferenceTrainer(Trainer):
         self._watched: list[tuple[tuple[int, ...], Tensor]] = []
         self._interval_started = time.perf_counter()
         self._interval_tokens = 0
+        self._rehearsals = 2 if parts.rehearse else 0
 
     def get_train_dataloader(self) -> DataLoader:
         """Steps in order. Not prepared by accelerate: a step already is this process's own share."""
@@ -73,6 +74,8 @@ class PreferenceTrainer(Trainer):
         processes is the mean over the step's pairs."""
         model.train()
         share: StepShare = inputs
+        if self._rehearsals:
+            self._rehearse(model)
         world = self.accelerator.num_processes
         coupled = None if self.parts.objective.separable else couple_pairs(self.parts, model, share, self.args.device)
         total = torch.zeros((), device=self.args.device)
@@ -85,6 +88,25 @@ class PreferenceTrainer(Trainer):
             total += reported.detach()
         self._stop_if_not_finite(always=self.args.device.type == "cpu")
         return total * (world / share.pairs)
+
+    def _rehearse(self, model: nn.Module) -> None:
+        """Forward and backward of the largest micro-batch of the run, with gradients of 0: memory runs out here.
+
+        Before the second step once more: the optimizer's state has its place only after the first.
+        """
+        self._rehearsals -= 1
+        micro_batch = self.parts.steps.largest_micro_batch()
+        batch = micro_batch.batch.to(self.args.device)
+        reference = to_device(micro_batch.reference, self.args.device)
+        scores, observed = self.parts.scores, self._observed_scores(batch)
+        if self.parts.objective.separable:
+            pair_losses = self.parts.pair_losses(reference, batch, 0.0)
+            total = tree_losses(model, batch, pair_losses, scores=scores, no_grad_scores=observed).total
+        else:
+            policy = tree_logps(model, batch, scores=scores, no_grad_scores=observed)
+            total = torch.stack([policy.get(score).sum() for score in scores]).sum()
+        with self.accelerator.no_sync(model):
+            self.accelerator.backward(total * 0.0)
 
     def _micro_batch_loss(
         self,
