@@ -37,6 +37,9 @@ workflows: $(VENV)/.dev  ## the workflows: by their schema, and by what goes wro
 recipes: $(VENV)/.dev  ## every shipped recipe
 	PATH="$(CURDIR)/$(BIN):$$PATH" .github/scripts/validate_recipes.sh
 
+docs: $(VENV)/.dev  ## the documentation as a site, in build/docs
+	$(BIN)/python -m zensical build --clean --strict -f mkdocs.yml
+
 pytest: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not gpu and not hub'
 

@@ -61,7 +61,7 @@ def _rows() -> dict[str, Metric]:
         "nats per response",
         "mean of log π_ref(y|x) - log π(y|x) over both responses of the data: the k1 estimator of KL(π_ref‖π), "
         "unbiased only where the reference sampled the responses; on other data a drift, which may be negative. "
-        "KL(π‖π_ref) needs samples of the policy: `inspo-hub evaluate` measures it",
+        "KL(π‖π_ref) needs samples of the policy: `evaluate` in the recipe measures it",
     )
     for response in ("chosen", "rejected"):
         rows[f"length_{response}"] = Metric("tokens", f"mean length of the {response} response, end token included")

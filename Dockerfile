@@ -1,0 +1,23 @@
+# Training on NVIDIA GPUs: docker build -t inspo-hub . && docker run --gpus all -v "$PWD:/work" inspo-hub run recipe.yaml
+# CUDA's libraries come with torch's wheels; the host brings the driver. The compiler is for torch.compile and Triton.
+FROM python:3.12-slim-bookworm
+
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --no-install-recommends --yes gcc g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/inspo_hub
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY inspo_hub ./inspo_hub
+COPY recipes ./recipes
+RUN python -m pip install --no-cache-dir --constraint constraints.txt '.[peft,track]'
+
+RUN useradd --create-home --uid 1000 user && mkdir /work && chown user /work
+USER user
+WORKDIR /work
+ENV HF_HOME=/work/.cache/huggingface \
+    PYTHONUNBUFFERED=1
+ENTRYPOINT ["inspo-hub"]
+CMD ["--help"]
