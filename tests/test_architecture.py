@@ -36,8 +36,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
-        "doctor", "exporting", "handover", "hub", "migrating", "models", "pairs", "plan", "planning", "recipe",
-        "reporting", "reproducing", "submitting", "workflow",
+        "doctor", "evaluate", "evaluating", "exporting", "handover", "hub", "migrating", "models",
+        "pairs", "plan", "planning", "recipe", "reporting", "reproducing", "submitting", "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
@@ -50,6 +50,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     },
     "errors": set(),
     "evaluate": {"adapters", "dealing", "hub", "logprobs", "models", "packing", "pairs", "recipe"},
+    "evaluating": {"adapters", "describing", "evaluate", "finishing", "hub", "pairs", "recipe"},
     "exporting": {"adapters", "describing", "hub", "models", "recipe"},
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
     "handover": {"comparison", "describing", "hub", "publish", "publishing"},

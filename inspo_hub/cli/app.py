@@ -25,6 +25,7 @@ COMMAND_MODULES = (
     "plan",
     "doctor",
     "training",
+    "evaluate",
     "report",
     "submit",
     "migrate",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inspo_hub import hub
 from inspo_hub.evaluate.calls import CallCache
@@ -18,9 +18,14 @@ from inspo_hub.evaluate.likelihood import response_logps
 from inspo_hub.evaluate.prompts import Prompt
 from inspo_hub.evaluate.result import BASE
 from inspo_hub.evaluate.systems import System, Systems
+from inspo_hub.models import load_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from inspo_hub.pairs.types import TextFormat
+    from inspo_hub.recipe import EvaluateSection
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +55,7 @@ class Answering:
     prompts: Sequence[Prompt]
     sampling: Sampling
     batch_size: int
-    progress: Progress | None
+    progress: Progress
     kept: Path
     """Folder of the answers that were generated before."""
 
@@ -62,7 +67,7 @@ class Answering:
             sampling,
             batch_size=self.batch_size,
             encoder=self.encoder,
-            progress=None if self.progress is None else partial(self.progress, name),
+            progress=partial(self.progress, name),
             kept=KeptAnswers(CallCache(self.kept / f"answers-{name}.jsonl"), identity),
         )
 
@@ -99,3 +104,71 @@ def answer_all(answering: Answering, base: System | None, variants: Mapping[str,
 def _logps(model: PreTrainedModel, answers: Sequence[Generation]) -> list[float]:
     prompts, responses = [answer.prompt_ids for answer in answers], [answer.response_ids for answer in answers]
     return response_logps(model, prompts, responses).tolist()
+
+
+def answers_of(
+    system: System,
+    tokenizer_path: Path,
+    name: str,
+    prompts: Sequence[Prompt],
+    section: EvaluateSection,
+    *,
+    seed: int,
+    output: Path,
+    device: torch.device | str | None = None,
+) -> list[str]:
+    """One answer to each prompt of a model that is no variant, with its own tokenizer and chat template."""
+    systems, encoder = Systems(device=device), encoder_of(load_tokenizer(tokenizer_path), None, "auto")
+    answering = answering_of(section, systems, encoder, prompts, seed=seed, kept=output / KEPT, progress=None)
+    sampling = replace(answering.sampling, samples_per_prompt=1)
+    with systems.open(system) as model:
+        found = answering.answers(model, name, answering.identity(system), sampling)
+    return [answer.text for answer in found]
+
+
+def answering_of(
+    section: EvaluateSection,
+    systems: Systems,
+    encoder: PromptEncoder,
+    prompts: Sequence[Prompt],
+    *,
+    seed: int,
+    kept: Path,
+    progress: Progress | None,
+) -> Answering:
+    """How a recipe's section has prompts answered."""
+    return Answering(
+        systems=systems,
+        encoder=encoder,
+        prompts=prompts,
+        sampling=Sampling(
+            max_new_tokens=section.max_new_tokens,
+            temperature=section.temperature,
+            top_p=section.top_p,
+            samples_per_prompt=section.samples_per_prompt,
+            seed=seed,
+        ),
+        batch_size=section.batch_size,
+        progress=progress or SaidProgress(),
+        kept=kept,
+    )
+
+
+def encoder_of(
+    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any] | None, text_format: TextFormat
+) -> PromptEncoder:
+    """The encoder of prompts that training would use."""
+    chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
+    return PromptEncoder(tokenizer, chat, template_kwargs or {})
+
+
+class SaidProgress:
+    """Says how far a generation is, every half a minute: a log that is read later has no bar."""
+
+    def __init__(self, every_s: float = 30.0) -> None:
+        self.every_s, self._last = every_s, time.monotonic()
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= self.every_s:
+            self._last = time.monotonic()
+            log.info("%s: %d of %d answers", name, done, total)

@@ -198,7 +198,7 @@ class _Table:
         if system.logps is not None and system.reference_logps is not None:
             kl = kl_divergence(system.logps, system.reference_logps, self.clusters, **self.options)
         rows = len(system.tokens)
-        against_base = system.name != BASE and BASE in self.opponents
+        against_base = system.name not in (BASE, *self.opponents) and BASE in self.opponents
         return SystemResult(
             name=system.name,
             score=None if system.scores is None else mean_estimate(system.scores, self.clusters, **self.options),

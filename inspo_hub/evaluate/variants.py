@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.evaluate.answering import KEPT, Answered, Answering, Progress, answer_all
+from inspo_hub.evaluate.answering import KEPT, Answered, Answering, Progress, answer_all, answering_of, encoder_of
 from inspo_hub.evaluate.benchmarks import Benchmark
 from inspo_hub.evaluate.comparing import Answers, Judged, adjusted_readings, judge_answers, opponents_of
-from inspo_hub.evaluate.generation import PromptEncoder, Sampling
 from inspo_hub.evaluate.judges import judge_of
 from inspo_hub.evaluate.prompts import Prompt, prompts_from_rows, read_prompts
 from inspo_hub.evaluate.result import BASE, EvaluationResult, SystemAnswers, compare_table
@@ -66,12 +65,12 @@ def evaluate_variants(
     """
     found = {name: each if isinstance(each, System) else System(model=each) for name, each in variants.items()}
     benchmark = None if benchmark is None else benchmark.first(section.limit)
-    prompts = _prompts(section, folder, rows if benchmark is None else benchmark.rows, benchmark)
+    prompts = section_prompts(section, folder, rows, benchmark)
     others = _others(benchmark, rivals or {}, prompts, list(variants))
     opponents = _opponents(section, [*([BASE] if base_model_path else []), *found], benchmark, list(rivals or {}))
     tokenizer = load_tokenizer(tokenizer_path, chat_template=chat_template)
-    encoder, systems = _encoder(tokenizer, chat_template_kwargs, text_format), Systems(dtype=dtype, device=device)
-    answering = _answering(section, systems, encoder, prompts, seed=seed, kept=output_dir / KEPT, progress=progress)
+    encoder, systems = encoder_of(tokenizer, chat_template_kwargs, text_format), Systems(dtype=dtype, device=device)
+    answering = answering_of(section, systems, encoder, prompts, seed=seed, kept=output_dir / KEPT, progress=progress)
     answered = answer_all(answering, _base(base_model_path, found), found)
     answers = _rows(answering, answered, others, opponents)
     judge = judge_of(section.judge, folder=folder, kept=answering.kept, model_path=judge_path, device=device)
@@ -79,37 +78,9 @@ def evaluate_variants(
     return _compare(answering, answered, answers, judged, benchmark, training_summary, section, output_dir / "report")
 
 
-def _answering(
-    section: EvaluateSection,
-    systems: Systems,
-    encoder: PromptEncoder,
-    prompts: Sequence[Prompt],
-    *,
-    seed: int,
-    kept: Path,
-    progress: Progress | None,
-) -> Answering:
-    return Answering(
-        systems=systems,
-        encoder=encoder,
-        prompts=prompts,
-        sampling=_sampling(section, seed),
-        batch_size=section.batch_size,
-        progress=progress,
-        kept=kept,
-    )
-
-
 def _base(path: Path | None, variants: Mapping[str, System]) -> System | None:
     quantized = bool(variants) and all(system.quantized for system in variants.values())
     return None if path is None else System(model=path, quantized=quantized)
-
-
-def _encoder(
-    tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any] | None, text_format: TextFormat
-) -> PromptEncoder:
-    chat = text_format == "chat" or (text_format == "auto" and bool(getattr(tokenizer, "chat_template", None)))
-    return PromptEncoder(tokenizer, chat, template_kwargs or {})
 
 
 def _opponents(
@@ -159,27 +130,18 @@ def _compare(
     return result
 
 
-def _sampling(section: EvaluateSection, seed: int) -> Sampling:
-    return Sampling(
-        max_new_tokens=section.max_new_tokens,
-        temperature=section.temperature,
-        top_p=section.top_p,
-        samples_per_prompt=section.samples_per_prompt,
-        seed=seed,
-    )
-
-
-def _prompts(
+def section_prompts(
     section: EvaluateSection,
     folder: Path,
     rows: Sequence[Mapping[str, Any]] | None,
     benchmark: Benchmark | None,
 ) -> list[Prompt]:
+    """The prompts that are answered: of the benchmark, of the rows, or of the jsonl file that the section names."""
+    if benchmark is not None:
+        return prompts_from_rows(benchmark.first(section.limit).rows, name=benchmark.name)
     if rows is None:
         return read_prompts(folder / section.prompts.id, column=section.prompts.column, limit=section.limit)
     kept = rows if section.limit is None else rows[: section.limit]
-    if benchmark is not None:
-        return prompts_from_rows(kept, name=benchmark.name)
     # A local file's folder is nobody's business: row ids are published.
     source = section.prompts.id
     return prompts_from_rows(kept, column=section.prompts.column, name=Path(source).name if is_path(source) else source)

@@ -49,7 +49,7 @@ def validate(tree: Node) -> tuple[Recipe | None, list[Problem]]:
     try:
         return Recipe.model_validate_json(json.dumps(tree.plain()), strict=True), []
     except ValidationError as error:
-        problems = [problem for details in error.errors(include_url=False) for problem in _problems(tree, details)]
+        problems = [problem for details in error.errors(include_url=False) for problem in problems_at(tree, details)]
         return None, problems
 
 
@@ -59,7 +59,8 @@ def locate(tree: Node, conflict: Conflict) -> Problem:
     return Problem(str(node.origin), path, conflict.what, conflict.expected, conflict.fix)
 
 
-def _problems(tree: Node, details: ErrorDetails) -> Iterator[Problem]:
+def problems_at(tree: Node, details: ErrorDetails) -> Iterator[Problem]:
+    """What one error of pydantic means to the user."""
     if details["type"] == "conflict":
         for conflict in details["ctx"]["conflicts"]:
             yield locate(tree, conflict)

@@ -52,4 +52,5 @@ def moved(
         for parameter in model.parameters():
             parameter.add_(0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator))
     model.save_pretrained(folder)
+    load_tokenizer(quickstart / "base").save_pretrained(folder)
     return folder
