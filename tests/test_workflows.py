@@ -221,6 +221,10 @@ def test_a_pull_request_gets_the_plans_of_what_it_changes(tmp_path: Path) -> Non
         "inspo-hub plan recipes/new $(touch pwned).yaml --summary",
     ]
     assert not (place / "pwned").exists()
+    (tmp_path / "bin" / "calls").unlink()
+    bash(script, cwd=place, env={"BASE": base, "LABEL": "plan"}, first_on_path=stub)
+    planned = [line for line in (tmp_path / "bin" / "calls").read_text().splitlines() if line.endswith("--summary")]
+    assert len(planned) == 3, "all that are there, the launch profiles left out"
 
 
 @pytest.mark.parametrize(("tag", "exit_code"), [("v1.2.3", 0), ("1.2.3", 0), ("v1.2.4", 1)])
@@ -258,14 +262,16 @@ def test_new_votes_are_noticed(alice: HubServer, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_the_space_is_deployed_with_the_clients_own_command(hub_process: HubProcess, tmp_path: Path) -> None:
+def test_the_space_is_deployed_by_identity_without_a_stored_token(hub_process: HubProcess, tmp_path: Path) -> None:
+    """As `space.yml` sets it: the job's identity is exchanged for a token to this one Space."""
     hub = hub_process.server
     space = hub.unique("compare", "alice")
     hub.create_repo(space, {"old.py": "1\n"}, type="space", settings={"sdk": "gradio"})
     (tmp_path / "spaces" / "compare").mkdir(parents=True)
     (tmp_path / "spaces" / "compare" / "app.py").write_text("2\n")
-    env = hub_process.environment(token=hub.token("alice")) | {"SPACE": space}
-    bash(f"{SCRIPTS}/deploy_space.sh", cwd=tmp_path, env=env)
+    hub.trust(f"spaces/{space}", "signed by the runner")
+    identity = {"HF_OIDC_RESOURCE": f"spaces/{space}", "HF_OIDC_ID_TOKEN": "signed by the runner"}
+    bash(f"{SCRIPTS}/deploy_space.sh", cwd=tmp_path, env=hub_process.environment() | {"SPACE": space} | identity)
     assert hub.files(space, type="space") == {"app.py": b"2\n"}
 
 
