@@ -23,9 +23,12 @@ def shipped_folder() -> Path:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the shipped recipes, such as `quickstart`; those in a folder by their path without `.yaml`."""
+    """Names of the shipped recipes, such as `quickstart`; those in a folder by their path without `.yaml`.
+
+    Files whose names begin with `_` are what several recipes extend, and no recipes.
+    """
     folder = shipped_folder()
-    files = (path.relative_to(folder) for path in folder.rglob("*.yaml"))
+    files = (path.relative_to(folder) for path in folder.rglob("[!_]*.yaml"))
     return sorted(file.with_suffix("").as_posix() for file in files if file.parts[0] not in _NOT_RECIPES)
 
 
