@@ -37,7 +37,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "card": {"hub", "plan", "recipe"},
     "cli": {
         "doctor", "evaluate", "evaluating", "exporting", "handover", "hub", "migrating", "models",
-        "pairs", "plan", "planning", "recipe", "reporting", "reproducing", "submitting", "workflow",
+        "pairs", "plan", "planning", "recipe", "reporting", "reproducing", "space", "submitting",
+        "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
@@ -53,7 +54,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "evaluating": {"adapters", "describing", "evaluate", "finishing", "hub", "pairs", "recipe"},
     "exporting": {"adapters", "describing", "hub", "models", "recipe"},
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
-    "handover": {"comparison", "describing", "hub", "publish", "publishing"},
+    "handover": {"comparison", "describing", "hub", "publish", "publishing", "space"},
     "hub": set(),
     "logprobs": {"attention", "conditioning", "packing", "pairs"},
     "measuring": {"describing", "evaluate", "finishing", "recipe", "training"},
@@ -73,6 +74,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "reporting": {"card", "describing"},
     "reproducing": {"card", "hub", "plan", "preparation", "recipe", "workflow"},
     "run": {"cli"},
+    "space": {"adapters", "describing", "evaluate", "hub", "models", "recipe"},
     "submitting": {"hub", "plan", "publish", "recipe"},
     "survey": {"conditioning", "cost", "hub", "pairs", "plan", "recipe"},
     "training": {
@@ -211,7 +213,7 @@ def _names() -> frozenset[str]:
 
 @cache
 def modules() -> tuple[Module, ...]:
-    found = tuple(Module(path) for path in sorted(PACKAGE.rglob("*.py")) if "_recipes" not in path.parts)
+    found = tuple(Module(path) for path in sorted(PACKAGE.rglob("*.py")) if not {"_recipes", "_spaces"} & {*path.parts})
     assert len(found) > 20, "the package has moved: these tests would pass on nothing"
     return found
 

@@ -210,4 +210,4 @@ def test_an_unknown_recipe_is_told_with_the_nearest() -> None:
 
 def test_the_wheel_carries_the_recipes_where_the_finder_looks() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["force-include"] == {"recipes": "inspo_hub/_recipes"}
+    assert wheel["force-include"] == {"recipes": "inspo_hub/_recipes", "spaces": "inspo_hub/_spaces"}

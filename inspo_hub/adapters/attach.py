@@ -84,8 +84,11 @@ def new_adapter(model: PreTrainedModel, section: AdapterLike, *, seed: int) -> P
     return _ready(wrapped, where="adapter.target_modules")
 
 
-def existing_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -> PeftModel:
+def existing_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool, name: str = "default") -> PeftModel:
     """The model with the adapter in a folder; frozen altogether unless `trainable`.
+
+    Args:
+        name: the adapter's, for a model that `add_adapter` gives more of them.
 
     Raises:
         ResolutionError: the adapter is not of this model, or of a kind that cannot be trained or scored here.
@@ -94,17 +97,39 @@ def existing_adapter(model: PreTrainedModel, folder: Path, *, trainable: bool) -
     check_config(read_config(folder), where=str(folder))
     try:
         with _quiet():
-            wrapped: PeftModel = peft.PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+            wrapped: PeftModel = peft.PeftModel.from_pretrained(
+                model, str(folder), adapter_name=name, is_trainable=trainable
+            )
     except (RuntimeError, ValueError) as error:
-        # Wrong shapes, or layers that the model does not have.
-        raise ResolutionError(
-            f"the adapter does not fit the model: {str(error).strip().splitlines()[0]}",
-            where=str(folder),
-            expected="an adapter that was trained on this base model",
-            fix="check model.id and the adapter's base_model_name_or_path",
-        ) from error
-    check_fit(wrapped, folder / ADAPTER_WEIGHTS)
+        raise _misfit(error, folder) from error
+    check_fit(wrapped, folder / ADAPTER_WEIGHTS, name)
     return _ready(wrapped, where=str(folder))
+
+
+def add_adapter(wrapped: PeftModel, folder: Path, *, name: str) -> None:
+    """Puts one more frozen adapter beside those of a model; `wrapped.set_adapter(name)` switches between them.
+
+    Raises:
+        ResolutionError: as `existing_adapter`.
+    """
+    check_config(read_config(folder), where=str(folder))
+    try:
+        with _quiet():
+            wrapped.load_adapter(str(folder), adapter_name=name)
+    except (RuntimeError, ValueError) as error:
+        raise _misfit(error, folder) from error
+    check_fit(wrapped, folder / ADAPTER_WEIGHTS, name)
+    _ready(wrapped, where=str(folder))
+
+
+def _misfit(error: Exception, folder: Path) -> ResolutionError:
+    """Wrong shapes, or layers that the model does not have."""
+    return ResolutionError(
+        f"the adapter does not fit the model: {str(error).strip().splitlines()[0]}",
+        where=str(folder),
+        expected="an adapter that was trained on this base model",
+        fix="check model.id and the adapter's base_model_name_or_path",
+    )
 
 
 def _ready(wrapped: PeftModel, *, where: str) -> PeftModel:

@@ -121,7 +121,7 @@ def _is_adapted(module: nn.Module) -> bool:
     return isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
 
 
-def check_fit(model: PeftModel, weights: Path) -> None:
+def check_fit(model: PeftModel, weights: Path, name: str = "default") -> None:
     """Every tensor of the file has found its place, and no adapter weight was left at its first value.
 
     Raises:
@@ -132,7 +132,7 @@ def check_fit(model: PeftModel, weights: Path) -> None:
 
     with safe_open(weights, framework="pt") as file:
         stored = set(file.keys())
-    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    expected = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     homeless, missing = sorted(stored - expected), sorted(expected - stored)
     if homeless or missing:
         lines = [f"{len(homeless)} tensors have no place in it ({homeless[0]})"] if homeless else []

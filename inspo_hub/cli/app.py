@@ -31,6 +31,7 @@ COMMAND_MODULES = (
     "migrate",
     "adapters",
     "hub",
+    "space",
 )
 """Importing them registers their commands, in the order of `--help`."""
 

@@ -20,7 +20,7 @@ from inspo_hub.hub.fetch import (
 )
 from inspo_hub.hub.files import PICKLE_SUFFIXES, cache_dir, is_weight_file, select, write_bytes, write_json
 from inspo_hub.hub.fingerprint import bytes_hash, digest, file_hash, local_fingerprint
-from inspo_hub.hub.inference import ChatAnswer, ChatEndpoint
+from inspo_hub.hub.inference import ChatAnswer, ChatEndpoint, ChatPart
 from inspo_hub.hub.jobs import (
     TOKEN_SECRET,
     Job,
@@ -37,6 +37,8 @@ from inspo_hub.hub.push import Upload, find_pull_request, look, open_pull_reques
 from inspo_hub.hub.redact import redact
 from inspo_hub.hub.remote import READ_AHEAD, hardware, local_file, open_file, read_range, safetensors_header
 from inspo_hub.hub.resolve import cached_shas, list_files, metadata, resolve
+from inspo_hub.hub.schedule import ScheduledCommits
+from inspo_hub.hub.spaces import set_space_secret, space_secrets
 from inspo_hub.hub.types import Commit, FileHash, Hardware, Kind, Pinned, RepoFile, RepoMetadata
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "TOKEN_SECRET",
     "ChatAnswer",
     "ChatEndpoint",
+    "ChatPart",
     "CollectionItem",
     "Commit",
     "DiskNeed",
@@ -61,6 +64,7 @@ __all__ = [
     "Pinned",
     "RepoFile",
     "RepoMetadata",
+    "ScheduledCommits",
     "Upload",
     "WriteTarget",
     "bytes_hash",
@@ -105,6 +109,8 @@ __all__ = [
     "resolve",
     "safetensors_header",
     "select",
+    "set_space_secret",
+    "space_secrets",
     "start_job",
     "wanted_files",
     "weight_files",

@@ -6,14 +6,14 @@ The client itself never tries again and never looks at what it got: both are don
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from inspo_hub.errors import JudgeError
 from inspo_hub.hub.client import HubFailure, Line, Patience, call
-from inspo_hub.hub.faults import Fault
+from inspo_hub.hub.faults import Fault, classify, client_errors
 
 if TYPE_CHECKING:
     from huggingface_hub import InferenceClient
@@ -31,6 +31,14 @@ class ChatAnswer:
     """The likeliest first tokens with their log-probabilities; empty where the server gives none."""
     prompt_tokens: int | None
     completion_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPart:
+    """What one event of a streamed answer added. `finish` says why the answer ended, empty before."""
+
+    text: str
+    finish: str = ""
 
 
 class ChatEndpoint:
@@ -67,6 +75,20 @@ class ChatEndpoint:
     def ask(self, messages: Sequence[Mapping[str, str]], **parameters: Any) -> ChatAnswer:
         """The model's answer. Raises HubFailure: after the last attempt, or at once where another cannot help."""
         return call(lambda: self._ask(messages, parameters), patience=self.patience, line=self._line)
+
+    def stream(self, messages: Sequence[Mapping[str, str]], **parameters: Any) -> Iterator[ChatPart]:
+        """The model's answer in parts, as they arrive. Raises HubFailure; nothing is tried again once words came."""
+        try:
+            events: Any = self._client.chat_completion(
+                [dict(each) for each in messages], model=self.model, stream=True, **parameters
+            )
+            for event in events:
+                for choice in event.choices:
+                    yield ChatPart(choice.delta.content or "", choice.finish_reason or "")
+        except client_errors() as error:
+            raise HubFailure(classify(error)) from None
+        except (TypeError, AttributeError, KeyError, IndexError) as error:
+            raise HubFailure(_garbage(f"the answer is no completion ({type(error).__name__})")) from None
 
     def _ask(self, messages: Sequence[Mapping[str, str]], parameters: Mapping[str, Any]) -> ChatAnswer:
         found: Any

@@ -141,18 +141,23 @@ def push_folder(
     kind: Kind,
     message: str,
     private: bool | None = None,
+    stale: Callable[[str], bool] = lambda path: False,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> Commit:
     """Brings a folder of results (a dataset, a Space) to `main`, creating the repository; in one commit, checked.
 
     Nothing is committed where all of it stands there. Hidden files stay here. Raises HubFailure.
+
+    Args:
+        stale: picks, among the other files of the repository, those that are removed.
     """
     ensure_repo(repo_id, private=private, kind=kind)
     files: dict[str, Path | bytes] = {name: folder / name for name in local_files(folder)}
     hashes = {name: file_hash(folder / name) for name in files}
-    return call(lambda: push(Upload(repo_id, files, hashes, MAIN, message, kind=kind)), patience=patience)
+    return call(lambda: push(Upload(repo_id, files, hashes, MAIN, message, kind=kind, stale=stale)), patience=patience)
 
 
 def ensure_repo(repo_id: str, *, private: bool | None, kind: Kind = "model") -> None:
     """Creates the repository where it is missing: private unless `private` is False. Retries; raises HubFailure."""
-    call(lambda: api().create_repo(repo_id, repo_type=kind, private=private is not False, exist_ok=True))
+    sdk = "gradio" if kind == "space" else None
+    call(lambda: api().create_repo(repo_id, repo_type=kind, private=private is not False, exist_ok=True, space_sdk=sdk))
