@@ -13,6 +13,8 @@ from inspo_hub.describing import Variant, twins_recipe, variants_in, write_cards
 from inspo_hub.errors import PublishError, ResolutionError
 from inspo_hub.publish import PublishResult, PublishSettings, destination_of, publish_output, repository_of
 from inspo_hub.publishing import note_result
+from inspo_hub.space import space_of_output, write_config
+from inspo_hub.space.config import CONFIG_FILE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +92,14 @@ def hand_over(output: Path, wishes: Wishes) -> Handover:
     results = {name: _publish(place, wishes) for name, place in places.items()}
     for name, result in results.items():
         note_result(places[name].folder, result)
+    whole = all(result.complete for result in results.values())
+    if whole and variants_in(output):
+        # Commits of the Hub in place of folders: `inspo-hub space deploy` takes it as it is, or as it was edited.
+        write_config(output / CONFIG_FILE, space_of_output(output, published=True))
     if not wishes.collection:
         return Handover(output=output, variants=results)
     problems = ["the collection is made when every variant is published: repeat the command"]
-    if not all(result.complete for result in results.values()):
+    if not whole:
         return Handover(output=output, variants=results, problems=problems)
     private = next(iter(places.values())).settings.private is not False
     try:
