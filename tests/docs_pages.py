@@ -27,9 +27,11 @@ METRICS_INTRODUCTION = """\
 
 `metrics.jsonl` holds one JSON object per logged interval (`split: train`) and per evaluation on the held-out
 pairs (`split: heldout`). Numbers are sums over all pairs and processes divided by counts, never means of means.
-In the training lines of a conditioned run, plain metrics are read in the logged step only: they cost a forward
-of the head, and the held-out lines have all four scores anyway. Timings stand in `timings.jsonl`, so that
-`metrics.jsonl` is the same whenever a run is repeated or resumed.
+In the training lines of a conditioned run, plain metrics cost one more forward of the head. Where that is at most
+3 % of a step they are of all of the line's pairs, as the conditioned ones; where the vocabulary is large beside the
+model, of the pairs of the logged step alone: then only `distillation_gap` compares the same pairs, and the held-out
+lines are the ones to read. Timings stand in `timings.jsonl`, so that `metrics.jsonl` is the same whenever a run is
+repeated or resumed.
 
 The number to watch is `distillation_gap`: where the conditioned margin grows and the plain one does not, the
 policy learns to use the alternative and not to do without it, and nothing of it is left at inference.

@@ -35,6 +35,8 @@ class TrainerParts:
     """Called by the first process with every sealed checkpoint and its step; must return at once."""
     training_key: dict[str, Any]
     """What a checkpoint belongs to: resuming compares it with the recipe's."""
+    always_observed: bool = False
+    """Read the scores that the layout gives away and the loss does not use in every step, not in logged ones only."""
 
     rehearse: bool = False
     """Run the largest micro-batch before the first two steps, so that memory runs out then or never."""

@@ -26,6 +26,7 @@ from inspo_hub.training.checkpoints import latest_complete, read_manifest, write
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.memory import out_of_memory
+from inspo_hub.training.observing import CHEAP_SHARE, reading_share
 from inspo_hub.training.outputs import (
     SUMMARY,
     OnSave,
@@ -174,6 +175,7 @@ class _Session:
             on_save=partial(self.on_save, self.job),
             training_key=self.job.training_key(),
             rehearse=self.state.device.type == "cuda",
+            always_observed=reading_share(self.model, self.job.train, dataset.tokens) <= CHEAP_SHARE,
         )
         if self.job.heldout is not None:
             every_row = [np.arange(len(self.job.heldout))]

@@ -117,7 +117,8 @@ class PreferenceTrainer(Trainer):
     ) -> tuple[Tensor, Tensor]:
         """(what backward runs on, the loss to report), both summed over the micro-batch's pairs."""
         batch = micro_batch.batch.to(self.args.device)
-        observed = self._observed_scores(batch) if self._is_logging_step() and not micro_batch.filler else ()
+        observes = (self.parts.always_observed or self._is_logging_step()) and not micro_batch.filler
+        observed = self._observed_scores(batch) if observes else ()
         scores, reference = self.parts.scores, to_device(micro_batch.reference, self.args.device)
         if micro_batch.filler:
             policy = tree_logps(model, batch, scores=scores)
@@ -147,7 +148,7 @@ class PreferenceTrainer(Trainer):
         return step % max(1, int(self.args.logging_steps)) == 0 or step == self.state.max_steps
 
     def _observed_scores(self, batch: PackedBatch) -> tuple[Score, ...]:
-        """Scores that the layout gives away and the loss does not use: read, without gradient, in logged steps."""
+        """Scores that the layout gives away and the loss does not use: read without gradient, for the metrics."""
         return tuple(score for score in batch.scores if score not in self.parts.scores)
 
     def _stop_if_not_finite(self, *, always: bool) -> None:

@@ -199,3 +199,32 @@ def test_the_largest_micro_batch_is_as_large_as_any(tmp_path: Path) -> None:
     dataset = make_dataset(pairs, SCORES, {}, budget=120)
     largest = dataset.largest_micro_batch().batch.tokens
     assert largest >= max(micro.batch.tokens for micro in dataset[0].micro_batches) - dataset.tokens.min()
+
+
+def test_a_step_that_is_not_logged_waits_for_the_device_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU. Here every way by which a value of a tensor reaches the host is counted instead."""
+    pairs, model = make_pairs(), make_model()
+    dataset = make_dataset(pairs, SCORES, make_reference(pairs))
+    trainer = make_trainer(
+        tmp_path, prepare_model(model), OBJECTIVES["dpo"](name="dpo"), CONDITIONINGS["averaged"](), dataset
+    )
+    trainer.args.logging_steps, trainer.state.max_steps = 5, 9
+    share = dataset[0]  # packed on the host, as data loading processes do
+    check = trainer._stop_if_not_finite
+    monkeypatch.setattr(trainer, "_stop_if_not_finite", lambda *, always: check(always=False))  # as on a GPU
+    read: list[str] = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy", "nonzero"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self: Any, *arguments: Any, _name: str = name, _original: Any = original, **options: Any) -> Any:
+            if self.is_floating_point():  # what a layout holds on the host are integers
+                read.append(_name)
+            return _original(self, *arguments, **options)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+    trainer.training_step(model, share)
+    assert read == []
+    trainer.train_metrics.reduce()
+    assert read == ["tolist"], "one reading for all metrics"

@@ -9,14 +9,18 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from inspo_hub.metrics import METRICS
 from inspo_hub.recipe import load_recipe
 from inspo_hub.training import reference_pass
+from inspo_hub.training.observing import reading_share
 from inspo_hub.workflow import run
 from tests.training.conftest import RECIPE, TEMPLATE, Project, make_project
 
@@ -106,6 +110,41 @@ def test_every_line_has_its_metrics_and_held_out_ones_do_not_depend_on_the_batch
     timings = [json.loads(line) for line in (folders[0] / "timings.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in timings] == [1, 2, 3]
     assert all(line["tokens_per_second"] > 0 for line in timings)
+
+
+def test_plain_metrics_are_of_the_whole_interval_where_reading_them_is_cheap(
+    here: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["conditioning=symmetric", "train.max_steps=4", "train.log_every=2"]
+    lines = {}
+    for allowed in (1.0, 0.0):
+        monkeypatch.setattr("inspo_hub.training.session.CHEAP_SHARE", allowed)
+        folder = train(here, f"observed-{allowed}", *settings)
+        lines[allowed] = records(folder, "train")
+    for always, logged in zip(lines[1.0], lines[0.0], strict=True):
+        assert always["distillation_gap"] == pytest.approx(always["conditioned_margin"] - always["plain_margin"])
+        assert logged["conditioned_margin"] == always["conditioned_margin"], "what is trained does not depend on it"
+        assert logged["plain_margin"] != always["plain_margin"], "of 6 pairs, not of 12"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_price_of_reading_plain_scores_is_the_heads_part_of_three_forwards(tied: bool) -> None:
+    vocab, hidden, inner, layers = 1000, 16, 24, 3
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocab,
+            hidden_size=hidden,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            tie_word_embeddings=tied,
+        )
+    )
+    body = layers * (4 * hidden * hidden + 3 * hidden * inner + 2 * hidden) + hidden
+    pairs = SimpleNamespace(lengths=np.array([[5, 3, 4], [6, 1, 2]]))
+    reading = vocab * hidden * (3 + 4 + 1 + 2)
+    share = reading / (3 * (body * 40 + reading))
+    assert reading_share(model, pairs, np.array([25, 15])) == pytest.approx(share)  # type: ignore[arg-type]
 
 
 def cached(caplog: pytest.LogCaptureFixture) -> int:
