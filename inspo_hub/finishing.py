@@ -13,7 +13,7 @@ from inspo_hub.training.checkpoints import write_json_atomically
 
 if TYPE_CHECKING:
     from inspo_hub.evaluate import System
-    from inspo_hub.recipe import Recipe
+    from inspo_hub.recipe import EvaluateSection, Recipe
     from inspo_hub.training.job import VariantJob
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def evaluate(
         first.output,
         output,
         {name: training_numbers(summary) for name, summary in summaries.items()},
-        **_prompts(first),
+        **evaluation_prompts(recipe.evaluate, first.prompts_path, pinned=str(first.plan.prompts)),
         judge_path=first.judge_path,
         chat_template=Path(first.recipe.model.chat_template) if first.recipe.model.chat_template else None,
         chat_template_kwargs=recipe.data.chat_template_kwargs,
@@ -72,18 +72,16 @@ def system_of(job: VariantJob) -> System:
     return System(model=job.model_path, adapter=job.output, quantized=adapter.quantize is not None)
 
 
-def _prompts(job: VariantJob) -> dict[str, Any]:
+def evaluation_prompts(section: EvaluateSection, path: Path | None, *, pinned: str) -> dict[str, Any]:
     """The evaluation's prompts, as `evaluate_variants` takes them: a benchmark, or the rows of a data set."""
     from inspo_hub.evaluate.benchmarks import read_benchmark
     from inspo_hub.pairs import PairSource, load_rows
 
-    section, pinned = job.recipe.evaluate, job.plan.prompts
-    assert section is not None, "asked for only where the recipe evaluates"
-    assert job.prompts_path is not None
+    assert path is not None, "an evaluation has prompts"
     source = section.prompts
     if source.id in PROMPT_SETS:
-        return {"benchmark": read_benchmark(source.id, job.prompts_path, str(pinned))}
-    found = PairSource(id=source.id, local_path=str(job.prompts_path), config=source.config, split=source.split)
+        return {"benchmark": read_benchmark(source.id, path, pinned)}
+    found = PairSource(id=source.id, local_path=str(path), config=source.config, split=source.split)
     return {"rows": load_rows(found)}
 
 

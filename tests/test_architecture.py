@@ -36,9 +36,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
-        "doctor", "evaluate", "evaluating", "exporting", "handover", "hub", "migrating", "models",
-        "pairs", "plan", "planning", "recipe", "reporting", "reproducing", "space", "submitting",
-        "workflow",
+        "doctor", "evaluate", "evaluating", "exporting", "handover", "hub", "iterating", "migrating", "models",
+        "pairs", "plan", "planning", "recipe", "reporting", "reproducing", "space", "submitting", "workflow",
     },
     "comparison": {"card", "describing", "hub", "recipe"},
     "conditioning": set(),
@@ -56,6 +55,10 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
     "handover": {"comparison", "describing", "hub", "publish", "publishing", "space"},
     "hub": set(),
+    "iterating": {
+        "describing", "evaluate", "finishing", "hub", "models", "pairs", "plan", "preparation", "publish", "recipe",
+        "workflow",
+    },
     "logprobs": {"attention", "conditioning", "packing", "pairs"},
     "measuring": {"describing", "evaluate", "finishing", "recipe", "training"},
     "metrics": {"conditioning"},

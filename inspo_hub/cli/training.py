@@ -45,3 +45,28 @@ def run(
         facts = {"ok": exit_code == 0, "exit_code": exit_code, "recipe": str(recipe)}
         show({**facts, **outcome(recipe, overrides, output=output)}, "", as_json=True)
     return exit_code
+
+
+@app.command(rich_help_panel=TRAINING)
+def iterate(
+    recipe: RecipeArgument,
+    overrides: SetOption = [],  # noqa: B006  (typer reads the default and copies it)
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, metavar="N", help="Rounds in all; otherwise iterate.rounds.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Output folder; otherwise outputs/<name>.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Train in rounds: sample the policy, judge its answers, make pairs, train on them. The same command goes on."""
+    from inspo_hub.iterating import iterate as iterate_rounds
+    from inspo_hub.iterating import results
+
+    if not as_json:
+        return iterate_rounds(recipe, overrides, rounds=rounds, output=output)
+    with redirect_stdout(sys.stderr):
+        exit_code = iterate_rounds(recipe, overrides, rounds=rounds, output=output)
+    facts = {"ok": exit_code == 0, "exit_code": exit_code, "recipe": str(recipe)}
+    show({**facts, **results(recipe, overrides, output=output)}, "", as_json=True)
+    return exit_code

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from inspo_hub.conditioning import PLAIN_SCORE
 from inspo_hub.recipe.conflicts import Conflict
-from inspo_hub.recipe.judge_checks import judge_conflicts
+from inspo_hub.recipe.judge_checks import judge_conflicts, opponent_conflicts
 from inspo_hub.recipe.paths import is_path
+from inspo_hub.recipe.prompt_sets import PROMPT_SETS
 from inspo_hub.recipe.sweep_checks import sweep_conflicts
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def find_conflicts(recipe: Recipe) -> Iterator[Conflict]:
     yield from _heldout(recipe)
     yield from _evaluation(recipe)
     yield from _judging(recipe)
+    yield from _iterating(recipe)
     yield from _publishing(recipe)
     yield from _variants(recipe)
     yield from sweep_conflicts(recipe)
@@ -218,7 +220,29 @@ def _evaluation(recipe: Recipe) -> Iterator[Conflict]:
 
 def _judging(recipe: Recipe) -> Iterator[Conflict]:
     if recipe.evaluate is not None:
-        yield from judge_conflicts(recipe.evaluate)
+        yield from judge_conflicts(recipe.evaluate.judge, ("evaluate", "judge"))
+        yield from opponent_conflicts(recipe.evaluate)
+
+
+def _iterating(recipe: Recipe) -> Iterator[Conflict]:
+    section = recipe.iterate
+    if section is None:
+        return
+    if section.judge is None and recipe.evaluate is None:
+        yield Conflict(("iterate",), "nobody judges the answers", "iterate.judge, or evaluate.judge", "add a judge")
+    if section.judge is not None:
+        yield from judge_conflicts(section.judge, ("iterate", "judge"))
+    if section.prompts.id in PROMPT_SETS:
+        what = f"{section.prompts.id!r} is for evaluation: training on it would spoil every comparison"
+        yield Conflict(("iterate", "prompts", "id"), what, "a data set of training prompts")
+    if section.prompts.revision is not None and is_path(section.prompts.id):
+        yield _revision_of_a_folder(("iterate", "prompts", "revision"), section.prompts.revision)
+    if section.reference == "previous" and recipe.reference.source == "model":
+        what = "'previous' would leave out the reference model that the recipe names"
+        yield Conflict(("iterate", "reference"), what, "initial", "set it to initial, or reference.source: initial")
+    if section.reference == "initial" and recipe.adapter is not None and recipe.adapter.base_adapter is not None:
+        what = "'initial' would need the base adapter as it was beside the one that is trained"
+        yield Conflict(("iterate", "reference"), what, "previous", "`inspo-hub merge` the base adapter first")
 
 
 def _publishing(recipe: Recipe) -> Iterator[Conflict]:

@@ -1,4 +1,4 @@
-"""Which values of `evaluate.judge` do not go together."""
+"""Which values of a judge do not go together, and with whom an evaluation compares."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ if TYPE_CHECKING:
     from inspo_hub.recipe.running import EvaluateSection
 
 KINDS = ("python", "endpoint", "model", "reward_model")
-_KEY = ("evaluate", "judge")
 
 
-def judge_conflicts(evaluate: EvaluateSection) -> Iterator[Conflict]:
-    """Everything about the judge, and about whom it compares with."""
-    judge = evaluate.judge
+def judge_conflicts(judge: JudgeSection, key: tuple[str, ...]) -> Iterator[Conflict]:
+    """Everything about the judge at a key of the recipe."""
     named = [kind for kind in KINDS if getattr(judge, kind) is not None]
     if len(named) != 1:
         what = f"names {' and '.join(named)}" if named else "names no judge"
-        yield Conflict(_KEY, what, f"one of {', '.join(KINDS)}")
+        yield Conflict(key, what, f"one of {', '.join(KINDS)}")
     if judge.endpoint is not None:
-        yield from _endpoint(judge.endpoint)
+        yield from _endpoint(judge.endpoint, (*key, "endpoint"))
     for kind in ("model", "reward_model"):
         found = getattr(judge, kind)
         if found is not None and found.revision is not None and is_path(found.id):
             what = f"{found.revision!r} would be ignored: a local path has no revisions"
-            yield Conflict((*_KEY, kind, "revision"), what, "null", "delete the key")
+            yield Conflict((*key, kind, "revision"), what, "null", "delete the key")
     if len(named) == 1:
-        yield from _ignored(judge, named[0])
+        yield from _ignored(judge, named[0], key)
+
+
+def opponent_conflicts(evaluate: EvaluateSection) -> Iterator[Conflict]:
+    """Whom the evaluation compares with."""
     if evaluate.against in ("baseline", "both") and evaluate.prompts.id not in PROMPT_SETS:
         what = f"{evaluate.prompts.id!r} comes with no answers to compete with"
         yield Conflict(("evaluate", "against"), what, f"base, or one of the benchmarks {', '.join(PROMPT_SETS)}")
 
 
-def _endpoint(endpoint: EndpointSection) -> Iterator[Conflict]:
-    key = (*_KEY, "endpoint")
+def _endpoint(endpoint: EndpointSection, key: tuple[str, ...]) -> Iterator[Conflict]:
     if endpoint.base_url is not None:
         for name in ("provider", "bill_to"):
             value = getattr(endpoint, name)
@@ -51,13 +52,11 @@ def _endpoint(endpoint: EndpointSection) -> Iterator[Conflict]:
         yield Conflict((*key, "max_usd"), what, "usd_per_million_input and usd_per_million_output beside it")
 
 
-def _ignored(judge: JudgeSection, kind: str) -> Iterator[Conflict]:
+def _ignored(judge: JudgeSection, kind: str, key: tuple[str, ...]) -> Iterator[Conflict]:
     scores = kind in ("python", "reward_model")
     if scores and judge.order != "both":
-        yield Conflict(
-            (*_KEY, "order"), f"{judge.order!r} would be ignored: {kind} scores one answer at a time", "both"
-        )
+        yield Conflict((*key, "order"), f"{judge.order!r} would be ignored: {kind} scores one answer at a time", "both")
     if scores and judge.template is not None:
-        yield Conflict((*_KEY, "template"), f"would be ignored: {kind} is asked no question", "null")
+        yield Conflict((*key, "template"), f"would be ignored: {kind} is asked no question", "null")
     if kind != "endpoint" and judge.verdict != "label":
-        yield Conflict((*_KEY, "verdict"), f"{judge.verdict!r} needs a judge that writes", "label, or an endpoint")
+        yield Conflict((*key, "verdict"), f"{judge.verdict!r} needs a judge that writes", "label, or an endpoint")

@@ -22,9 +22,12 @@ _REPOSITORY = (
     "evaluate.prompts.id",
     "evaluate.judge.model.id",
     "evaluate.judge.reward_model.id",
+    "iterate.prompts.id",
+    "iterate.judge.model.id",
+    "iterate.judge.reward_model.id",
 )
-_FILE = ("model.chat_template", "evaluate.judge.template")
-_FUNCTION = ("evaluate.judge.python",)
+_FILE = ("model.chat_template", "evaluate.judge.template", "iterate.judge.template")
+_FUNCTION = ("evaluate.judge.python", "iterate.judge.python")
 _KINDS = {
     re.compile(r"(variants\.[^.]+\.)?" + re.escape(pattern).replace(r"\*", r"\d+")): kind
     for kind, patterns in {"repository": _REPOSITORY, "file": _FILE, "function": _FUNCTION}.items()

@@ -15,6 +15,7 @@ from inspo_hub.conditioning import CONDITIONINGS, Conditioning
 from inspo_hub.objectives import OBJECTIVES, Objective
 from inspo_hub.recipe.adapters import AdapterSection
 from inspo_hub.recipe.checks import cautions, find_conflicts
+from inspo_hub.recipe.iterating import IterateSection
 from inspo_hub.recipe.merging import UNIONS, merge
 from inspo_hub.recipe.paths import map_paths
 from inspo_hub.recipe.publishing import PublishSection
@@ -75,6 +76,9 @@ class Recipe(Section):
     reference: ReferenceSection = Field(ReferenceSection(), description="The reference policy.")
     train: TrainSection = Field(description="The optimisation.")
     evaluate: EvaluateSection | None = Field(None, description="Generated answers and their judge; null: none.")
+    iterate: IterateSection | None = Field(
+        None, description="Training on the policy's own judged answers, for `inspo-hub iterate`; null: none."
+    )
     publish: PublishSection | None = Field(None, description="Where on the Hub the results go; null: nowhere.")
     variants: dict[str, dict[str, Any]] = Field(
         {},

@@ -37,6 +37,8 @@ _EXPECTED = {
     "version": "1, the one version of the format so far",
     "name": "letters, digits, `.`, `-` and `_`, 96 at most, the first a letter or digit",
     "evaluate.judge.python": "`file.py:function`, or `package.module:function`",
+    "iterate.judge.python": "`file.py:function`, or `package.module:function`",
+    "iterate.dataset": "owner/name",
     "data.heldout": "a list of data sets, {fraction: f}, or null",
     "objective": f"the name of an objective, or a mapping with `name`: {', '.join(OBJECTIVES)}",
     "conditioning": f"the name of a conditioning, or a mapping with `name`: {', '.join(CONDITIONINGS)}",

@@ -108,7 +108,7 @@ class Series:
             name: tells runs in one world apart that differ by their overrides.
         """
         folder = self.output / recipe / "-".join(filter(None, [world.name, name]))
-        settings = [*self._overrides(world), *self.size.overrides, *overrides]
+        settings = [*self.overrides(world), *overrides]
         digest = load_recipe(HERE / f"{recipe}.yaml", settings).sha256()
         done = folder / DONE
         if not done.is_file() or json.loads(done.read_text(encoding="utf-8"))["recipe_sha256"] != digest:
@@ -119,7 +119,8 @@ class Series:
             done.write_text(json.dumps({"recipe_sha256": digest}) + "\n", encoding="utf-8")
         return read_outcome(folder, world)
 
-    def _overrides(self, world: World) -> list[str]:
+    def overrides(self, world: World) -> list[str]:
+        """What `--set` would give to put a recipe of this folder into a world, at this series' size."""
         data = self.data(world)
         base = [] if world.base == "multi" else [f"model.id={self.base(world.base)}"]
         return [
@@ -130,6 +131,7 @@ class Series:
             f"data.heldout.0.id={data / 'heldout.jsonl'}",
             f"evaluate.prompts.id={data / 'prompts.jsonl'}",
             f"evaluate.limit={self.size.prompts}",
+            *self.size.overrides,
         ]
 
     def base(self, name: str) -> Path:
