@@ -68,11 +68,10 @@ def run_recipe(
         pinned: take every commit from the lock in `output`, wherever its branch is now, and refuse anything else that
             differs from it.
     """
-    from accelerate import PartialState
-
+    from inspo_hub.training.engine import join_launch
     from inspo_hub.training.stopping import sigterm_interrupts
 
-    state = PartialState(timeout=COLLECTIVES_WAIT)
+    state = join_launch(timeout=COLLECTIVES_WAIT)
     quiet_libraries()
     for caution in recipe.cautions:
         log.warning("%s", caution)

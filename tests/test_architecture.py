@@ -75,7 +75,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "recipe": {"conditioning", "objectives"},
     "reference": {"packing", "pairs"},
     "reporting": {"card", "describing"},
-    "reproducing": {"card", "hub", "plan", "preparation", "recipe", "workflow"},
+    "reproducing": {"card", "hub", "plan", "preparation", "recipe", "training", "workflow"},
     "run": {"cli"},
     "space": {"adapters", "describing", "evaluate", "hub", "models", "recipe"},
     "submitting": {"hub", "plan", "publish", "recipe"},

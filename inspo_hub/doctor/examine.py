@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from accelerate import PartialState
 
 from inspo_hub.describing import base_metadata, draft_card
 from inspo_hub.doctor.conditioned import gate_finding, margin_findings, offset_finding
@@ -23,6 +22,7 @@ from inspo_hub.models import compute_dtype, embedding_rows, load_model
 from inspo_hub.pairs import check_vocabulary, separator_ids
 from inspo_hub.preparation import inspect_jobs
 from inspo_hub.publishing import preflight
+from inspo_hub.training.engine import join_launch
 from inspo_hub.training.policy import load_policy
 from inspo_hub.training.startup import startup_check
 
@@ -51,7 +51,7 @@ def examine(recipe: Recipe, output: Path, *, pairs: int = DEFAULT_PAIRS) -> Diag
         ResolutionError: something that the recipe names cannot be found or loaded.
     """
     logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)  # the findings tell it
-    device = PartialState().device
+    device = join_launch().device
     jobs = inspect_jobs(recipe, output)
     recipes = [job.recipe for job in jobs]
     findings: list[Finding] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspo_hub.logprobs.check import PackingCheck, check_packing
+from inspo_hub.logprobs.check import TOLERANCE, PackingCheck, check_packing
 from inspo_hub.logprobs.model import (
     TreeLosses,
     prepare_model,
@@ -13,6 +13,7 @@ from inspo_hub.logprobs.model import (
 )
 
 __all__ = [
+    "TOLERANCE",
     "PackingCheck",
     "TreeLosses",
     "check_packing",

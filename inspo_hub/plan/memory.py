@@ -138,7 +138,13 @@ def peak_memory(
     }
     forward = tokens * (4 * model.shape.hidden + _products_workspace(model.shape, training)) + CHUNK_BYTES[kind]
     copies = 2.0 * model.parameters if training.bfloat16 and training.adapter is None else 0.0
-    reference = weights + 4.0 * other_reference + copies + forward + RUNTIME_BYTES[kind]
+    if engine == "fsdp2":
+        copies = _engine_buffers(model, training, engine)
+    # The reference pass comes before DeepSpeed has the model: every process scores with a whole one until then.
+    whole = engine in ("zero2", "zero3")
+    held = _weights(model, training, "single" if whole else engine, devices)
+    held += 4.0 * other_reference / (devices if engine == "fsdp2" else 1)
+    reference = held + copies + forward + RUNTIME_BYTES[kind]
     return Memory({name: size for name, size in parts.items() if size > 0}, reference)
 
 

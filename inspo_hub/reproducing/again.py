@@ -183,12 +183,11 @@ def _refuse_code(recipe: Recipe, published: PublishedRun) -> None:
 
 def train_again(request: Request, tolerance: float | None = None) -> Reproduced:
     """Trains it with everything pinned, and compares the last metrics and the weights with the published ones."""
-    from accelerate import PartialState
-
-    from inspo_hub.preparation import on_first_process
+    from inspo_hub.training.engine import join_launch
+    from inspo_hub.training.processes import on_first_process
     from inspo_hub.workflow import run_recipe
 
-    PartialState()  # the processes of a launch find each other
+    join_launch()
     planned = on_first_process(lambda: _prepare(request))
     for line in planned.lines():
         log.info("%s", line)

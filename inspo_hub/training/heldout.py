@@ -12,6 +12,7 @@ from inspo_hub.conditioning import ReferenceContext
 from inspo_hub.logprobs import tree_logps
 from inspo_hub.metrics import HasLengths, PairMetrics
 from inspo_hub.objectives import Objective
+from inspo_hub.training.engine import gather_nothing
 from inspo_hub.training.steps import StepDataset, to_device
 from inspo_hub.views import SCORES, TreeLogps
 
@@ -59,5 +60,6 @@ class Heldout:
                     reference_context=self.reference_context,
                     truncated=micro_batch.truncated.to(accelerator.device),
                 )
+        gather_nothing(model)
         model.train(was_training)
         return metrics.reduce(accelerator)

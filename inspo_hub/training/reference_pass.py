@@ -89,7 +89,9 @@ def _fill(
     state.wait_for_everyone()
     missing = set(_broadcast(reference.missing_rows()))
     needed = [members for members in scorer.micro_batches() if missing.intersection(members)]
-    mine = needed[state.process_index :: state.num_processes]
+    # Every process runs as many forwards, for they may be collective: one with nothing left repeats another's.
+    rounds = -(-len(needed) // state.num_processes)
+    mine = [needed[(turn * state.num_processes + state.process_index) % len(needed)] for turn in range(rounds)]
     purpose = "training" if pairs is job.train else "held out"
     log.info("reference: %d rows, %d of them cached (%s)", len(pairs), len(pairs) - len(missing), purpose)
     is_new_adapter = job.recipe.adapter is not None and job.adapter_path is None

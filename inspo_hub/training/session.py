@@ -6,6 +6,7 @@ import gc
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
+from inspo_hub.training.engine import gather_nothing, loading_device, scored_form, share_out, shares_weights
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.memory import out_of_memory
@@ -76,9 +78,14 @@ def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
     if done is not None:
         log.info("%s: already trained, nothing to do", job.name)
         return done
-    policy = load_policy(job, state.device)
+    policy = load_policy(job, loading_device())
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(policy.model))
+    policy = replace(policy, model=share_out(policy.model, _dtype(job)))
     return _Session(job, policy, packing_layout(job, policy.model), on_save).train()
+
+
+def _dtype(job: VariantJob) -> torch.dtype:
+    return compute_dtype(job.recipe.model.compute_dtype, PartialState().device)
 
 
 class _Session:
@@ -88,7 +95,7 @@ class _Session:
         self.job, self.policy, self.layout, self.on_save = job, policy, layout, on_save
         self.model = policy.model
         self.state, self.recipe = PartialState(), job.recipe
-        self.dtype = compute_dtype(self.recipe.model.compute_dtype, self.state.device)
+        self.dtype = _dtype(job)
         self.metrics_log = JsonLines(job.output / "metrics.jsonl")
         self.timings_log = JsonLines(job.output / "timings.jsonl")
         self.packer = Packer(
@@ -105,8 +112,9 @@ class _Session:
             self._reference_model(),
             layout=self.layout,
             make_scorer=partial(self.packer.scorer, device=self.state.device, compute_dtype=self.dtype),
-            form="" if self.job.reference_path else self.policy.form,
+            form=" ".join(filter(None, ["" if self.job.reference_path else self.policy.form, scored_form(self.dtype)])),
         )
+        gather_nothing(self.model)
         train = self.recipe.train
         steps: Sequence[np.ndarray] = step_indices(
             len(self.job.train), train.pairs_per_step, epochs=train.epochs, seed=self.recipe.seed
@@ -158,8 +166,11 @@ class _Session:
         if self.job.reference_path is None:
             return self.model
         reference = load_model(self.job.reference_path, trust_remote_code=self.recipe.model.trust_remote_code)
-        prepare_model(reference, layout=self.layout)
-        return reference.to(self.state.device)
+        if shares_weights():
+            reference = share_out(reference, self.dtype)
+        else:
+            reference = reference.to(self.state.device)
+        return prepare_model(reference, layout=self.layout)
 
     def _trainer(self, dataset: StepDataset, heldout_reference: dict[Score, np.ndarray]) -> PreferenceTrainer:
         heldout = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from accelerate import PartialState
 from torch import nn
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.logprobs import PackingCheck, check_packing
+from inspo_hub.logprobs import TOLERANCE, PackingCheck, check_packing
+from inspo_hub.models import compute_dtype
 from inspo_hub.packing import Layout
+from inspo_hub.training.engine import shares_weights
 from inspo_hub.training.job import VariantJob
 
 CHECKED_PAIRS = 3
@@ -19,6 +23,7 @@ def startup_check(job: VariantJob, model: nn.Module) -> PackingCheck:
     Raises:
         TrainingError: the model's scores differ however it is packed.
     """
+    bfloat16 = compute_dtype(job.recipe.model.compute_dtype, PartialState().device) == torch.bfloat16
     shortest = np.argsort(job.train.lengths.sum(axis=1), kind="stable")[:CHECKED_PAIRS]
     return check_packing(
         model,
@@ -26,6 +31,8 @@ def startup_check(job: VariantJob, model: nn.Module) -> PackingCheck:
         separator=job.separator,
         max_alternative_tokens=job.recipe.alternative.max_tokens,
         alternative_gradient=job.recipe.alternative.gradient,
+        # Shared-out weights are gathered in bfloat16; whole ones are checked in float32.
+        tolerance=TOLERANCE[torch.bfloat16] if bfloat16 and shares_weights() else None,
     )
 
 

@@ -43,6 +43,8 @@ class PreferenceTrainer(Trainer):
     def __init__(self, parts: TrainerParts, *, heldout: Heldout | None, **kwargs: Any) -> None:
         super().__init__(train_dataset=parts.steps, eval_dataset=heldout, **kwargs)
         self.parts, self.heldout = parts, heldout
+        if self.is_fsdp_enabled:  # the model is shared out already, by `engine.share_out`: nothing is left to wrap
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = None
         self.train_metrics = PairMetrics(self.args.device, rewards=parts.objective.rewards)
         self._watched: list[tuple[tuple[int, ...], Tensor]] = []
         self._interval_started = time.perf_counter()
@@ -81,6 +83,8 @@ class PreferenceTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, micro_batch in enumerate(share.micro_batches):
             exchange = index == len(share.micro_batches) - 1
+            # DeepSpeed takes its optimizer step inside a backward, and only where accelerate says that this is the last.
+            self.accelerator.gradient_state._set_sync_gradients(exchange)
             with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
                 loss, reported = self._micro_batch_loss(model, micro_batch, share, coupled)
                 # Engines average gradients over processes; the step is a mean over all pairs, so undo that mean here.
@@ -234,6 +238,15 @@ class PreferenceTrainer(Trainer):
             self.parts.on_save(folder, self.state.global_step)
             rotate(self._checkpoints(), self.parts.keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """One ordinary model, under every engine and whatever the form of the engine's own checkpoints."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        state_dict = self.accelerator.get_state_dict(self.model)
+        if self.is_world_process_zero():
+            self._save(output_dir, state_dict=state_dict)
 
     def _checkpoints(self) -> Path:
         assert self.args.output_dir is not None

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from inspo_hub.recipe.shipped import shipped_folder
+
 WORDS = "the cat sat on a mat while rain fell over hills and rivers near towns where people sang old songs".split()  # noqa: SIM905
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -74,8 +76,9 @@ class Project:
     def command(self, *arguments: str, output: str = "out", processes: int = 0) -> list[str]:
         launch = [sys.executable, "-m"]
         if processes:
-            launch += ["accelerate.commands.launch", "--cpu", "--num_processes", str(processes)]
-            launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+            profile = shipped_folder() / "accelerate" / "cpu-gloo.yaml"
+            launch += ["accelerate.commands.launch", "--config_file", str(profile)]
+            launch += ["--num_processes", str(processes), "--main_process_port", "0", "-m"]
         return [*launch, "inspo_hub.run", str(self.recipe), "--output", str(self.folder / output), *arguments]
 
     def run(
