@@ -48,13 +48,13 @@ def tables() -> str:
     """Memory by engine, then what a run takes on one machine, then on several."""
     return "\n".join(
         [
-            f"**Memory of one GPU in GB**, symmetric, bfloat16 around float32 weights, recomputation, {BUDGET} tokens a "
-            "micro-batch; the larger of training and reference pass:\n",
+            "**Memory of one GPU in GB**, symmetric, bfloat16 around float32 weights, recomputation, "
+            f"{BUDGET} tokens a micro-batch; the larger of training and reference pass:\n",
             *_memory_rows(),
-            f"\n**One epoch of {PAIRS:,} pairs on one machine** of the Hub's Jobs; the cheapest that is done in a day, or "
-            "the fastest:\n",
+            f"\n**One epoch of {PAIRS:,} pairs on one machine** of the Hub's Jobs; the cheapest that is done in a day, "
+            "or the fastest:\n",
             *_machine_rows(),
-            "\n**The same on several machines of eight H200**, joined at 25 GB/s for each GPU (ASSUMED), FSDP2:\n",
+            "\n**The same on several machines of eight H200**, joined at 25 GB/s for each GPU (ASSUMED):\n",
             *_node_rows(),
             "",
         ]

@@ -137,15 +137,22 @@ def peak_memory(
         "runtime": float(RUNTIME_BYTES[kind]),
     }
     forward = tokens * (4 * model.shape.hidden + _products_workspace(model.shape, training)) + CHUNK_BYTES[kind]
-    copies = 2.0 * model.parameters if training.bfloat16 and training.adapter is None else 0.0
-    if engine == "fsdp2":
-        copies = _engine_buffers(model, training, engine)
-    # The reference pass comes before DeepSpeed has the model: every process scores with a whole one until then.
-    whole = engine in ("zero2", "zero3")
-    held = _weights(model, training, "single" if whole else engine, devices)
-    held += 4.0 * other_reference / (devices if engine == "fsdp2" else 1)
-    reference = held + copies + forward + RUNTIME_BYTES[kind]
+    held = _held_for_reference(model, training, engine, devices, other_reference)
+    reference = held + forward + RUNTIME_BYTES[kind]
     return Memory({name: size for name, size in parts.items() if size > 0}, reference)
+
+
+def _held_for_reference(
+    model: ModelFacts, training: Training, engine: Engine, devices: int, other_reference: int
+) -> float:
+    """Weights during the reference pass. It comes before DeepSpeed has the model: until then every process has all."""
+    shared = engine == "fsdp2"
+    weights = _weights(model, training, engine if shared else "single", devices)
+    if shared:
+        copies = _engine_buffers(model, training, engine)
+    else:
+        copies = 2.0 * model.parameters if training.bfloat16 and training.adapter is None else 0.0
+    return weights + copies + 4.0 * other_reference / (devices if shared else 1)
 
 
 def activation_bytes(model: ModelFacts, training: Training) -> float:

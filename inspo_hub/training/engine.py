@@ -17,7 +17,6 @@ from torch import nn
 from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs import prepare_model
 
-
 Model = TypeVar("Model", bound=nn.Module)
 
 

@@ -166,10 +166,9 @@ class _Session:
         if self.job.reference_path is None:
             return self.model
         reference = load_model(self.job.reference_path, trust_remote_code=self.recipe.model.trust_remote_code)
-        if shares_weights():
-            reference = share_out(reference, self.dtype)
-        else:
-            reference = reference.to(self.state.device)
+        # What is shared out is on its device already; otherwise `share_out` leaves it alone.
+        reference = share_out(reference, self.dtype)
+        reference = reference if shares_weights() else reference.to(self.state.device)
         return prepare_model(reference, layout=self.layout)
 
     def _trainer(self, dataset: StepDataset, heldout_reference: dict[Score, np.ndarray]) -> PreferenceTrainer:

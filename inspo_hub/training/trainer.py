@@ -83,7 +83,7 @@ class PreferenceTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for index, micro_batch in enumerate(share.micro_batches):
             exchange = index == len(share.micro_batches) - 1
-            # DeepSpeed takes its optimizer step inside a backward, and only where accelerate says that this is the last.
+            # DeepSpeed takes its optimizer step inside a backward, where accelerate says that this is the last one.
             self.accelerator.gradient_state._set_sync_gradients(exchange)
             with contextlib.nullcontext() if exchange else self.accelerator.no_sync(model):
                 loss, reported = self._micro_batch_loss(model, micro_batch, share, coupled)

@@ -1,9 +1,8 @@
-"""Runs under the shipped profiles, held to a run in one process: losses, weights, resuming, an ordinary model at the end."""
+"""Runs under the shipped profiles against a run in one process: losses, weights, resuming, an ordinary model."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys

@@ -22,9 +22,8 @@ def main() -> int:
         for processes in BUDGETS:
             launch(project, processes, names)
             print(f"{processes} processes done after {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-        print(
-            "| case | loss, 2 | metrics, 2 | weights, 2 | loss, 4 | metrics, 4 | weights, 4 |\n|---|---:|---:|---:|---:|---:|---:|"
-        )
+        print("| case | loss, 2 | metrics, 2 | weights, 2 | loss, 4 | metrics, 4 | weights, 4 |")
+        print("|---|---:|---:|---:|---:|---:|---:|")
         for name in names:
             apart = [difference(project, name, 1, processes) for processes in (2, 4)]
             worst = max(worst, *(one.worst for one in apart))

@@ -1,5 +1,4 @@
-"""`python -m tests.process_grid.worker FOLDER CASE …`: runs cases one after the other; under a launch, each in all of its
-processes."""
+"""`python -m tests.process_grid.worker FOLDER CASE …`: cases one after the other; under a launch, in all processes."""
 
 from __future__ import annotations
 

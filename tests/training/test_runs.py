@@ -99,22 +99,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_log(whole: Project, how: sig
     assert whole.records(output) == whole.records()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("conditioning", ["none", "symmetric", "averaged"])
-def test_two_processes_train_the_same_policy(whole: Project, conditioning: str) -> None:
-    arguments = ["--set", f"conditioning={conditioning}"]
-    one, two = f"one-{conditioning}", f"two-{conditioning}"
-    whole.run(*arguments, output=one)
-    whole.run(*arguments, "--set", "train.tokens_per_microbatch=500", output=two, processes=2)
-    for name, value in weights(whole, one).items():
-        np.testing.assert_allclose(weights(whole, two)[name], value, rtol=1e-5, atol=2e-6, err_msg=name)
-    for left, right in zip(whole.records(one), whole.records(two), strict=True):
-        assert left.keys() == right.keys()
-        assert right["loss"] == pytest.approx(left["loss"], rel=1e-5)
-        for name in ("pairs", "plain_accuracy", "length_chosen"):
-            assert right[name] == pytest.approx(left[name], rel=1e-6)
-
-
 def test_the_token_budget_changes_nothing(whole: Project) -> None:
     whole.run("--set", "train.tokens_per_microbatch=100000", output="one-batch")
     for name, value in weights(whole, "out").items():
