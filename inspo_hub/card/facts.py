@@ -106,3 +106,26 @@ def system_of(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, A
     """The row of a system in an evaluation, or None."""
     systems = (evaluation or {}).get("systems") or ()
     return next((system for system in systems if system["name"] == name), None)
+
+
+def opponent_of(evaluation: Mapping[str, Any] | None) -> str:
+    """Whom the answers of an evaluation compete with first: the base, or a benchmark's published answers."""
+    opponents = (evaluation or {}).get("opponents") or ("base",)
+    return str(opponents[0])
+
+
+def _against_opponent(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    against = (name, opponent_of(evaluation))
+    pairs = (evaluation or {}).get("comparisons") or ()
+    return next((pair for pair in pairs if (pair["first"], pair["second"]) == against), {})
+
+
+def win_rate_of(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """The win rate of a system against the evaluation's opponent, as an estimate; None where there is none."""
+    found: Mapping[str, Any] | None = _against_opponent(evaluation, name).get("win_rate")
+    return found
+
+
+def adjusted_of(evaluation: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    """Other readings of the same verdicts by what they are, such as the length-controlled win rate; may be empty."""
+    return _against_opponent(evaluation, name).get("adjusted") or {}

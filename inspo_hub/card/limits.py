@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from inspo_hub.card.facts import CardFacts, heldout_measures, system_of
+from inspo_hub.card.facts import CardFacts, adjusted_of, heldout_measures, system_of
 from inspo_hub.card.markdown import code, count, words
 from inspo_hub.card.private import shown_name
 
@@ -39,7 +39,8 @@ def _measurements(facts: CardFacts) -> Iterator[str]:
             yield "The KL from the base was not measured; a win rate without it says little."
         yield (
             f"The win rate is by one judge, {code(str((facts.evaluation or {}).get('judge', 'unknown')))}, on "
-            f"{count((facts.evaluation or {}).get('prompts'))} prompts; it is not controlled for length."
+            f"{count((facts.evaluation or {}).get('prompts'))} prompts"
+            + ("." if adjusted_of(facts.evaluation, facts.variant) else "; it is not controlled for length.")
         )
     yield "One training run with one seed: the intervals do not hold what another seed would change."
 

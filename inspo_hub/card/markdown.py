@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from inspo_hub.card.private import hide_paths
 
@@ -74,7 +75,7 @@ def count(value: float | None) -> str:
     return number(value, ",.0f")
 
 
-def interval(estimate: dict[str, float | None] | None, form: str) -> str:
+def interval(estimate: Mapping[str, Any] | None, form: str) -> str:
     """`value [low, high]` of an `Estimate.to_dict()`."""
     if not estimate or estimate.get("value") is None:
         return NOTHING

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inspo_hub.card.citations import INSPO, arxiv_number
-from inspo_hub.card.facts import CardFacts, heldout_measures, system_of
+from inspo_hub.card.facts import CardFacts, heldout_measures, opponent_of, win_rate_of
 from inspo_hub.card.licenses import LICENSE_IDS
 from inspo_hub.card.private import hide_paths, shown_name
 from inspo_hub.recipe.writing import write_yaml
@@ -88,9 +88,10 @@ def _results(facts: CardFacts) -> list[dict[str, Any]]:
     measured = [metric for metric in accuracies if metric]
     if measured:
         found.append({"task": PREFERENCE_TASK, "dataset": _heldout_data(facts), "metrics": measured})
-    system = system_of(facts.evaluation, facts.variant)
-    rate = (system or {}).get("win_rate_against_base") or {}
-    won = _metric("win_rate", rate.get("value"), "Win rate against the base model")
+    rate = win_rate_of(facts.evaluation, facts.variant) or {}
+    against = opponent_of(facts.evaluation)
+    name = f"Win rate against {'the base model' if against == 'base' else against}"
+    won = _metric("win_rate", rate.get("value"), name)
     if won and facts.evaluation is not None:
         judge = hide_paths(str(facts.evaluation.get("judge", "")))
         data = {"type": _prompts_id(facts), "name": f"{facts.evaluation.get('prompts')} prompts, judged by {judge}"}

@@ -6,7 +6,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from inspo_hub.card.facts import CardFacts, Record, heldout_measures, system_of
+from inspo_hub.card.facts import (
+    CardFacts,
+    Record,
+    adjusted_of,
+    heldout_measures,
+    opponent_of,
+    system_of,
+    win_rate_of,
+)
 from inspo_hub.card.markdown import NOTHING, code, count, interval, number, table, words
 from inspo_hub.card.measured import latency_table, preference_tables
 
@@ -34,10 +42,11 @@ def headline(facts: CardFacts) -> str:
         share = with_error(after, "plain_accuracy", ".1%")
         said.append(f"it prefers the chosen answer in {share} of {count(after.get('pairs'))} held-out pairs{start}")
     system = system_of(facts.evaluation, facts.variant)
-    if system and system.get("win_rate_against_base"):
-        rate = interval(system["win_rate_against_base"], ".1%")
+    won = win_rate_of(facts.evaluation, facts.variant)
+    if system and won:
+        rate = interval(won, ".1%")
         kl = f" at a KL of {interval(system['kl_from_base'], '.2f')} nats" if system.get("kl_from_base") else ""
-        said.append(f"its answers win {rate} against the base{kl}{_against_base(facts)}")
+        said.append(f"its answers win {rate} against {opponent_words(facts.evaluation)}{kl}{_verdict(facts)}")
     if not said:
         return "Nothing was measured on held-out data: no figure says how good it is."
     text = "; ".join(said)
@@ -106,10 +115,14 @@ def with_error(record: Record, metric: str, form: str) -> str:
 
 def evaluation_tables(evaluation: Mapping[str, Any], *, only: str | None = None) -> str:
     """Win rate beside KL of every system, and the comparisons of one of them (of all without `only`), in words too."""
+    labels = list(
+        dict.fromkeys(label for one in evaluation["systems"] for label in adjusted_of(evaluation, one["name"]))
+    )
     rows = [
         [
             code(system["name"]),
-            interval(system.get("win_rate_against_base"), ".1%"),
+            interval(win_rate_of(evaluation, system["name"]), ".1%"),
+            *(interval(adjusted_of(evaluation, system["name"]).get(label), ".1%") for label in labels),
             interval(system.get("kl_from_base"), ".2f"),
             interval(system.get("score"), ".2f"),
             number(system.get("mean_tokens"), ".1f"),
@@ -117,7 +130,8 @@ def evaluation_tables(evaluation: Mapping[str, Any], *, only: str | None = None)
         ]
         for system in evaluation["systems"]
     ]
-    columns = ["answers", "win rate against base", "KL from base, nats", "judge's score", "tokens", "well-formed"]
+    won = f"win rate against {words(opponent_of(evaluation))}"
+    columns = ["answers", won, *map(words, labels), "KL from base, nats", "judge's score", "tokens", "well-formed"]
     parts = [table(columns, rows)]
     pairs = [pair for pair in evaluation.get("comparisons", ()) if only in (None, pair["first"], pair["second"])]
     if pairs:
@@ -149,9 +163,15 @@ def _method(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def _against_base(facts: CardFacts) -> str:
+def opponent_words(evaluation: Mapping[str, Any] | None) -> str:
+    """Whom the answers compete with, within a sentence."""
+    opponent = opponent_of(evaluation)
+    return "the base" if opponent == BASE else code(opponent)
+
+
+def _verdict(facts: CardFacts) -> str:
     """What the interval says, in words."""
-    names = (facts.variant, BASE)
+    names = (facts.variant, opponent_of(facts.evaluation))
     pairs = (facts.evaluation or {}).get("comparisons") or ()
     verdict = next((pair.get("verdict") for pair in pairs if {pair["first"], pair["second"]} == set(names)), None)
     return f" ({words(verdict)})" if verdict else ""

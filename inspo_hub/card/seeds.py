@@ -7,19 +7,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from inspo_hub.card.facts import CardFacts, heldout_measures, system_of
-from inspo_hub.card.markdown import NOTHING, code, number, table
+from inspo_hub.card.facts import CardFacts, adjusted_of, heldout_measures, opponent_of, system_of, win_rate_of
+from inspo_hub.card.markdown import NOTHING, code, number, table, words
 
 if TYPE_CHECKING:
     from inspo_hub.recipe import Recipe
 
 # Two-sided 95 % of Student's t by degrees of freedom: a handful of seeds is all that anybody trains.
 _T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
-_MEASURES = {
-    "win rate against base": (".1%", "win_rate_against_base"),
-    "KL from base, nats": (".2f", "kl_from_base"),
-    "held-out accuracy, plain": (".1%", "plain_accuracy"),
-}
+_KL, _ACCURACY = "KL from base, nats", "held-out accuracy, plain"
+_NATS = {_KL: ".2f"}
+"""Measures that are no shares."""
 
 
 def settings_of(recipe: Recipe) -> dict[str, list[str]]:
@@ -45,14 +43,15 @@ def over_seeds(recipe: Recipe, variants: Sequence[CardFacts]) -> str:
     found = {facts.variant: _measures(facts) for facts in variants}
     if not settings:
         return ""
+    measures = {name: _NATS.get(name, ".1%") for one in found.values() for name in one}
     rows = []
     for setting, names in settings.items():
         known = [found[name] for name in names if name in found]
-        cells = [mean_over_seeds([one.get(name) for one in known], form) for name, (form, _) in _MEASURES.items()]
+        cells = [mean_over_seeds([one.get(name) for one in known], form) for name, form in measures.items()]
         rows.append([code(setting), str(len(known)), *cells])
-    parts = ["## Over seeds", table(["setting", "seeds", *_MEASURES], rows), _METHOD]
+    parts = ["## Over seeds", table(["setting", "seeds", *map(words, measures)], rows), _METHOD]
     first, *others = settings
-    said = [line for other in others for line in _differences(found, settings, other, first)]
+    said = [line for other in others for line in _differences(found, measures, settings, other, first)]
     return "\n\n".join([*parts, *(["\n".join(said)] if said else [])])
 
 
@@ -63,9 +62,15 @@ _METHOD = (
 
 
 def _measures(facts: CardFacts) -> dict[str, float]:
-    system: Mapping[str, Any] = system_of(facts.evaluation, facts.variant) or {}
-    found = {name: (system.get(key) or {}).get("value") for name, (_, key) in _MEASURES.items()}
-    found["held-out accuracy, plain"] = heldout_measures(facts.summary)[1].get("plain_accuracy")
+    evaluation = facts.evaluation
+    system: Mapping[str, Any] = system_of(evaluation, facts.variant) or {}
+    estimates = {
+        f"win rate against {opponent_of(evaluation)}": win_rate_of(evaluation, facts.variant),
+        **adjusted_of(evaluation, facts.variant),
+        _KL: system.get("kl_from_base"),
+    }
+    found = {name: (estimate or {}).get("value") for name, estimate in estimates.items()}
+    found[_ACCURACY] = heldout_measures(facts.summary)[1].get("plain_accuracy")
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -91,11 +96,15 @@ def t_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _differences(
-    found: Mapping[str, Mapping[str, float]], settings: Mapping[str, Sequence[str]], setting: str, first: str
+    found: Mapping[str, Mapping[str, float]],
+    measures: Mapping[str, str],
+    settings: Mapping[str, Sequence[str]],
+    setting: str,
+    first: str,
 ) -> list[str]:
     """What the intervals of the paired differences say, in words."""
     said = []
-    for name, (form, _) in _MEASURES.items():
+    for name, form in measures.items():
         pairs = [
             (found[mine][name], found[its][name])
             for mine, its in zip(settings[setting], settings[first], strict=True)
@@ -106,5 +115,5 @@ def _differences(
         gains = [mine - its for mine, its in pairs]
         low, high = t_interval(gains)
         verdict = "no difference" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-        said.append(f"{name} {mean_over_seeds(list(gains), f'+{form}')}: {verdict}")
+        said.append(f"{words(name)} {mean_over_seeds(list(gains), f'+{form}')}: {verdict}")
     return [f"- {code(setting)} less {code(first)}, seed by seed: {'; '.join(said)}."] if said else []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inspo_hub.card.curves import Series, line_chart
 from inspo_hub.card.data import data_report, data_sources
 from inspo_hub.card.embedded import embed_lock, embed_recipe, published_yaml
-from inspo_hub.card.facts import CardFacts, heldout_measures
+from inspo_hub.card.facts import CardFacts, heldout_measures, opponent_of, win_rate_of
 from inspo_hub.card.markdown import HUB, code, count, fenced, number, table, words
 from inspo_hub.card.measured import latency_table, preference_tables
 from inspo_hub.card.render import CURVES, write_card
@@ -91,29 +91,34 @@ def frontier_chart(evaluation: Mapping[str, Any] | None, methods: Mapping[str, s
     Args:
         methods: variant -> what it shares a colour with; every variant has its own without.
     """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for system in _on_the_plane(evaluation):
-        groups.setdefault((methods or {}).get(system["name"], system["name"]), []).append(system)
+    groups: dict[str, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    for name, place in _on_the_plane(evaluation).items():
+        groups.setdefault((methods or {}).get(name, name), []).append(place)
     if not groups:
         return None
     series = [
         Series(
             name=name,
             style="points",
-            points=[(one["kl_from_base"]["value"], one["win_rate_against_base"]["value"]) for one in systems],
-            intervals=[(one["win_rate_against_base"]["low"], one["win_rate_against_base"]["high"]) for one in systems],
-            x_intervals=[(one["kl_from_base"]["low"], one["kl_from_base"]["high"]) for one in systems],
+            points=[(kl["value"], won["value"]) for kl, won in places],
+            intervals=[(won["low"], won["high"]) for _, won in places],
+            x_intervals=[(kl["low"], kl["high"]) for kl, _ in places],
         )
-        for name, systems in groups.items()
+        for name, places in groups.items()
     ]
     title = "Win rate against KL from the base"
-    return line_chart(series, title, "KL from the base, nats per answer", "win rate against the base", guide=0.5)
+    opponent = "the base" if opponent_of(evaluation) == BASE else opponent_of(evaluation)
+    return line_chart(series, title, "KL from the base, nats per answer", f"win rate against {opponent}", guide=0.5)
 
 
-def _on_the_plane(evaluation: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """The systems of which win rate and KL were measured."""
-    systems = (evaluation or {}).get("systems") or ()
-    return [one for one in systems if one.get("win_rate_against_base") and one.get("kl_from_base")]
+def _on_the_plane(evaluation: Mapping[str, Any] | None) -> dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """System -> KL and win rate, where both were measured."""
+    found = {}
+    for system in (evaluation or {}).get("systems") or ():
+        kl, won = system.get("kl_from_base"), win_rate_of(evaluation, system["name"])
+        if kl and won:
+            found[system["name"]] = (kl, won)
+    return found
 
 
 def _method_of(variants: Sequence[CardFacts]) -> dict[str, str] | None:
@@ -125,10 +130,7 @@ def _method_of(variants: Sequence[CardFacts]) -> dict[str, str] | None:
 
 def _frontier_in_words(evaluation: Mapping[str, Any] | None) -> str:
     """Which variants no other one beats in both; a point that is, may be so by chance."""
-    places = {
-        one["name"]: (one["kl_from_base"]["value"], one["win_rate_against_base"]["value"])
-        for one in _on_the_plane(evaluation)
-    }
+    places = {name: (kl["value"], won["value"]) for name, (kl, won) in _on_the_plane(evaluation).items()}
     best = [
         name
         for name, (kl, wins) in places.items()
@@ -193,7 +195,7 @@ def _judged(recipe: Recipe, variants: Sequence[CardFacts]) -> str:
         return "## Answers\n\nNo answers were generated and judged."
     shown = evaluation
     if len(variants) > MANY:
-        against = {BASE, variants[0].variant}
+        against = {*(evaluation.get("opponents") or [BASE]), variants[0].variant}
         pairs = [pair for pair in evaluation["comparisons"] if against & {pair["first"], pair["second"]}]
         shown = {**evaluation, "comparisons": pairs}
     parts = [f"## Answers\n\n{_sentence(shown)}{evaluation_tables(shown)}"]
@@ -207,8 +209,9 @@ def _judged(recipe: Recipe, variants: Sequence[CardFacts]) -> str:
 def _sentence(evaluation: Mapping[str, Any]) -> str:
     """What the intervals say between variants, in words; empty with one variant."""
     said: dict[str, list[str]] = {}
+    others = {BASE, *(evaluation.get("opponents") or ())}
     for pair in evaluation.get("comparisons") or ():
-        if BASE not in (pair["first"], pair["second"]) and pair.get("verdict"):
+        if not others & {pair["first"], pair["second"]} and pair.get("verdict"):
             said.setdefault(pair["verdict"], []).append(f"{code(pair['first'])} against {code(pair['second'])}")
     sentences = [f"{', '.join(pairs)}: {words(verdict)}" for verdict, pairs in said.items()]
     return f"{'; '.join(sentences)}.\n\n" if sentences else ""

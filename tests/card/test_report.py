@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inspo_hub.card import CardFacts, frontier_chart, model_page, twin_card, twin_page, write_twin_card
+from inspo_hub.card import CardFacts, frontier_chart, model_card, model_page, twin_card, twin_page, write_twin_card
 from inspo_hub.card.diff import diff_html, diff_text, word_diff
 from inspo_hub.card.measured import latency_table, preference_tables
 from inspo_hub.card.samples import SHOWN, samples, samples_html
@@ -180,6 +180,9 @@ def swept(make_facts: MakeFacts) -> tuple[Recipe, list[CardFacts]]:
         for name, rate in rates.items()
     ]
     pairs = [
+        {"first": name, "second": "base", "win_rate": estimate(rate), "score_difference": None, "verdict": "x"}
+        for name, rate in rates.items()
+    ] + [
         {
             "first": a,
             "second": b,
@@ -187,7 +190,7 @@ def swept(make_facts: MakeFacts) -> tuple[Recipe, list[CardFacts]]:
             "score_difference": estimate(0.0),
             "verdict": "no difference",
         }
-        for a, b in product([*names, "base"], repeat=2)
+        for a, b in product(names, repeat=2)
         if a < b
     ]
     evaluation = EVALUATION | {"systems": systems, "comparisons": pairs}
@@ -217,6 +220,36 @@ def test_means_over_seeds_with_the_t_interval(make_facts: MakeFacts) -> None:
     assert "KL from base, nats +0.00 [+0.00, +0.00]: no difference" in over
     assert "for each of the seeds 0, 1, 2" in card
     assert "One training run of each variant" not in card
+
+
+def test_a_benchmarks_answers_are_the_opponent_and_its_readings_stand_beside(make_facts: MakeFacts) -> None:
+    systems = [one | {"win_rate_against_base": None, "score": None} for one in EVALUATION["systems"]]
+    pairs = [
+        {
+            "first": name,
+            "second": "gpt4",
+            "win_rate": estimate(rate),
+            "score_difference": None,
+            "verdict": "gpt4 is better",
+            "adjusted": {"length-controlled win rate": estimate(rate + 0.1)},
+        }
+        for name, rate in (("base", 0.1), ("dpo", 0.2), ("inspo", 0.3))
+    ]
+    evaluation = EVALUATION | {"systems": systems, "comparisons": pairs, "opponents": ["gpt4"]}
+    recipe, variants = twins(make_facts, evaluation=evaluation)
+    card = twin_card(recipe, variants)
+    rows = {line[0]: line[1:] for line in cells(section(card, "Answers"))}
+    assert rows["answers"][:3] == ["win rate against gpt4", "length-controlled win rate", "KL from base, nats"]
+    assert rows["`inspo`"][:2] == ["30.0% [25.0%, 35.0%]", "40.0% [35.0%, 45.0%]"]
+    assert "No other variant wins more at less KL than `inspo`;" in card
+    svg = frontier_chart(evaluation)
+    assert svg is not None
+    assert "win rate against gpt4" in svg
+    text = model_card(variants[1])
+    assert "its answers win 30.0% [25.0%, 35.0%] against `gpt4`" in text
+    assert "(gpt4 is better)" in text
+    assert "not controlled for length" not in text
+    assert "Win rate against gpt4" in text
 
 
 def test_the_t_interval_is_students() -> None:
