@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from inspo_hub.views import SCORES
+from tests.bench import growth, pipeline
 from tests.bench.attention import compare
 from tests.bench.case import SHAPES, Case
 from tests.bench.cli import main
@@ -20,7 +21,7 @@ from tests.bench.measure import CaseResult, Disagreement, SideResult, measure_ca
 from tests.bench.presets import FULL, PRESETS, TARGETS, Target
 from tests.bench.report import markdown
 from tests.bench.sides import ABOUT, SIDES, SideName, SideUnavailable, make_side
-from tests.bench.sides.plain import Floor
+from tests.bench.sides.plain import Floor, ReferenceFloor
 from tests.bench.workload import Workload
 from tests.oracle import plain_logps
 
@@ -235,7 +236,7 @@ def test_a_wrong_argument_is_named(arguments: list[str], message: str) -> None:
 def test_the_list_names_every_preset_and_side(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     printed = capsys.readouterr().out
-    for name in (*PRESETS, "full", "attention", *(f"`{side}`" for side in SIDES)):
+    for name in (*PRESETS, "full", "attention", "pipeline", *(f"`{side}`" for side in SIDES)):
         assert name in printed
     assert set(ABOUT) == set(SIDES)
 
@@ -286,14 +287,27 @@ def test_the_typical_step_is_near_the_average_of_many() -> None:
     )
 
 
-@pytest.mark.parametrize("law", sorted(LAWS))
+MEANS = {"ultrafeedback": (186, 365), "long_prompts": (951, 241), "short_prompts": (48, 480)}
+
+
+@pytest.mark.parametrize("law", sorted(MEANS))
 def test_lengths_have_the_means_that_the_tables_speak_of(law: str) -> None:
-    means = {"ultrafeedback": (186, 365), "long_prompts": (951, 241), "short_prompts": (48, 480)}[law]
+    means = MEANS[law]
     lengths = LAWS[law].draw(np.random.default_rng(0), 100_000, 2048)
     assert lengths[:, 0].mean() == pytest.approx(means[0], rel=0.04)
     assert lengths[:, 1:].mean() == pytest.approx(means[1], rel=0.04)
     assert (lengths[:, :1] + lengths[:, 1:]).max() <= 2048
     assert lengths.min() >= 1
+
+
+@pytest.mark.parametrize("law", sorted(set(LAWS) - set(MEANS)))
+def test_filled_pairs_are_as_long_as_they_may_be_and_of_the_shape_that_they_say(law: str) -> None:
+    share = int(law.rpartition("_")[2]) / 100
+    lengths = LAWS[law].draw(np.random.default_rng(0), 1000, 1024)
+    assert lengths[:, 0].mean() == pytest.approx((1 - share) * 1024, abs=1)
+    assert lengths[:, 1:].mean() == pytest.approx(0.9 * share * 1024, rel=0.02)
+    longest = lengths[:, 0] + lengths[:, 1:].max(axis=1)
+    assert 0.8 * 1024 < longest.min() <= longest.max() <= 1025
 
 
 def test_pairs_are_drawn_alike_every_time_and_end_in_the_end_token() -> None:
@@ -303,6 +317,67 @@ def test_pairs_are_drawn_alike_every_time_and_end_in_the_end_token() -> None:
     for pair in first:
         assert pair.chosen[-1] == pair.rejected[-1] == 1
         assert max(*pair.prompt, *pair.chosen, *pair.rejected) < 50
+
+
+def test_growth_is_drawn_from_the_commands_json(tmp_path: Path) -> None:
+    """Theory beside measurement: a machine of one FLOP/s per second gives equal curves."""
+    results = []
+    for case in growth.CASES:
+        lengths = LAWS[case.lengths].draw(np.random.default_rng(0), case.pairs, case.max_length).tolist()
+        result = {"case": case.to_json(), "clock": "cpu", "lengths": lengths}
+        sides = {
+            side: {"cpu": [growth.step_flops(result, side)] * 3, "wall": [], "peak_bytes": 10**6 * case.pairs}
+            for side in growth.SIDES
+        }
+        results.append(result | {"sides": sides})
+    drawn = growth.charts(results)
+    seconds = {series.name: series.points for series in drawn[0].series}
+    assert [x for x, _ in seconds["symmetric"]] == list(growth.PAIRS)
+    for (_, measured), (_, theory) in zip(seconds["symmetric"], seconds["symmetric, by its FLOPs"], strict=True):
+        assert measured == pytest.approx(theory)
+    ratios = {series.name: dict(series.points) for series in drawn[4].series}
+    assert ratios["measured"] == pytest.approx(ratios["by FLOPs"])
+    # x + 2w + 2l tokens against x + w + l: nearly twice where all is response, little more where all is prompt.
+    assert ratios["by tokens"][0.95] == pytest.approx((0.05 + 4 * 0.855) / (0.05 + 2 * 0.855), rel=0.02)
+    assert 1 < ratios["by tokens"][0.2] < 1.4
+    (tmp_path / "growth.json").write_text(json.dumps({"cases": results}))
+    assert growth.main([str(tmp_path / "growth.json"), "--output", str(tmp_path / "growth.svg")]) == 0
+    picture = (tmp_path / "growth.svg").read_text()
+    assert picture.startswith("<svg")
+    assert "symmetric ÷ TRL" in picture
+
+
+def test_the_reference_floor_reads_the_tokens_of_the_reference_pass(workload: Workload) -> None:
+    floor = make_side("reference_floor", workload)
+    assert isinstance(floor, ReferenceFloor)
+    members = list(range(TINY.pairs))
+    packed = workload.pack(members, PLAIN_SCORES, "tree")
+    row = floor._row(members)
+    assert sum(row.lengths) == packed.tokens
+    assert sorted(row.ids[0].tolist()) == sorted(packed.input_ids[0].tolist())
+    pair = workload.pairs[0]
+    path = list(pair.prompt) + list(pair.chosen)
+    with torch.no_grad():
+        logits = workload.policy(input_ids=torch.tensor([path])).logits[0, len(pair.prompt) - 1 : -1]
+        expected = logits.log_softmax(1).gather(1, torch.tensor(pair.chosen)[:, None]).sum()
+        hidden = floor._hidden(row)[row.positions[: len(pair.chosen)]]
+        logps = (hidden @ workload.policy.lm_head.weight.mT).log_softmax(1)
+    got = logps.gather(1, row.targets[: len(pair.chosen), None]).sum()
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    assert float(floor.step()) < 0
+
+
+def test_what_surrounds_a_step_is_measured() -> None:
+    balance, flops, waste = pipeline._dealing(steps=3)
+    assert 1 <= float(balance.measured) < 1.2
+    assert 1 <= float(flops.measured) < 1.2
+    assert waste.measured.endswith("%")
+    prepared, cached, memory = pipeline._preparation(12)
+    assert prepared.what.startswith("data preparation, 12 pairs")
+    assert "instead of" in cached.measured
+    assert memory.measured.endswith("MB")
+    text = pipeline.markdown([balance, pipeline.Figure("slow", "3", "≤ 2", False)])
+    assert "| slow | 3 | ≤ 2 | missed |" in text
 
 
 def test_unknown_side_options_are_refused() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import attention, machine, report
+from tests.bench import attention, machine, pipeline, report
 from tests.bench.case import SHAPES, Case
 from tests.bench.lengths import LENGTHS
 from tests.bench.measure import CaseResult, measure_case
@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         comparison = attention.compare(runs=options.runs or 5)
         _write(options, {"attention": comparison.to_json()}, comparison.markdown(), command)
         return 0
+    if options.preset == "pipeline":
+        found = list(pipeline.figures(rows=options.pairs or 4000, runs=options.runs or 5))
+        text = f"`{command.strip()}`\n\n{pipeline.markdown(found)}"
+        _write(options, {"figures": [vars(figure) for figure in found]}, text, command)
+        return 0
     results = [_measured(case, sides, options, runs) for case, sides, runs in _chosen(options)]
     text = report.markdown(results, machine.describe(), command.strip())
     _write(options, {"cases": [result.to_json() for result in results]}, text, command)
@@ -45,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What one step costs, side by side.")
-    names = (*PRESETS, "attention", "full")
+    names = (*PRESETS, "attention", "pipeline", "full")
     parser.add_argument("--preset", choices=names, help="what to measure; default: quick, or gpu where there is one")
     parser.add_argument(
         "--sides",
@@ -131,5 +136,6 @@ def _write(options: argparse.Namespace, figures: dict[str, Any], text: str, comm
 def _what_there_is() -> str:
     presets = [f"{name:14} {preset.about}" for name, preset in PRESETS.items()]
     presets += ["attention      tree attention against separate sequences, without a model"]
+    presets += ["pipeline       dealing, data preparation, the reference pass, the way to the first step"]
     presets += [f"full           {', '.join(FULL)}: hours on one core"]
     return "\n".join(presets) + "\n\n" + report.sides_list()

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from tests.bench.sides.ours import OurReferencePass, OurStep
 from tests.bench.sides.peer import PeerReferencePass, best_peer_step, peer_step
-from tests.bench.sides.plain import Floor, NaiveStep, UnpaddedStep
+from tests.bench.sides.plain import Floor, NaiveStep, ReferenceFloor, UnpaddedStep
 from tests.bench.sides.side import Side, SideName, SideUnavailable
 from tests.bench.workload import Workload
 
@@ -26,6 +26,7 @@ SIDES: Mapping[str, Callable[[Workload, SideName], Side]] = MappingProxyType(
         "naive_plain_reference": NaiveStep,
         "unpadded": UnpaddedStep,
         "floor": Floor,
+        "reference_floor": ReferenceFloor,
     }
 )
 ABOUT: Mapping[str, str] = MappingProxyType(
@@ -44,6 +45,7 @@ ABOUT: Mapping[str, str] = MappingProxyType(
         "unpadded": "InSPO as two sequences one by one, no padding, reference cached, full logits",
         "floor": "plain causal forward and backward over exactly `symmetric`'s tokens, each run a sequence of its own, "
         "head on scored positions only: shares nothing, scores nothing, packs perfectly",
+        "reference_floor": "plain causal forward over exactly `reference_pass`'s tokens, as `floor`",
     }
 )
 

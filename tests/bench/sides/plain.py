@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from inspo_hub.packing import context_and_response
+from inspo_hub.pairs import PreferencePair
 from inspo_hub.views import Score
 from tests.bench.sides.side import SideName, SideUnavailable, batches
 from tests.bench.workload import Workload
@@ -177,21 +178,30 @@ class Floor:
     computes = ""
     holds_reference = False
     note = ""
+    scores = _SCORES
 
     def __init__(self, workload: Workload, name: SideName) -> None:
         self.workload = workload
         self.model = workload.fresh_policy(checkpointing=name.checkpointing)
         self.model.set_attn_implementation(FLOOR_ATTENTION)
-        self.micro_batches = workload.micro_batches(_SCORES, "tree")
+        self.micro_batches = workload.micro_batches(self.scores, "tree")
+
+    def runs(self, pair: PreferencePair) -> list[list[int]]:
+        """The runs of a pair; the last tokens of each are a response, chosen first."""
+        prompt, chosen, rejected = list(pair.prompt), list(pair.chosen), list(pair.rejected)
+        separator = self.workload.separator
+        return [prompt + rejected + separator + chosen, chosen + separator + rejected]
 
     def _row(self, members: Sequence[int]) -> _Row:
         runs: list[list[int]] = []
         scored: list[int] = []
         for member in members:
             pair = self.workload.pairs[member]
-            prompt, chosen, rejected = list(pair.prompt), list(pair.chosen), list(pair.rejected)
-            runs += [prompt + rejected + self.workload.separator + chosen, chosen + self.workload.separator + rejected]
-            scored += [len(chosen), len(rejected)]
+            own = self.runs(pair)
+            runs += own
+            # A run that is all response has nothing in front of its first token: one position less.
+            lengths = (len(pair.chosen), len(pair.rejected))
+            scored += [min(length, len(run) - 1) for length, run in zip(lengths, own, strict=True)]
         device = self.workload.device
         lengths = [len(run) for run in runs]
         ids = torch.tensor([token for run in runs for token in run])
@@ -209,11 +219,12 @@ class Floor:
         total = torch.zeros((), device=self.workload.device)
         for members in self.micro_batches:
             row = self._row(members)
-            hidden = self.model.model(
-                input_ids=row.ids, position_ids=row.position_ids, lengths=row.lengths, use_cache=False
-            )[0][0]
-            total += self._head(hidden, row)
+            total += self._head(self._hidden(row), row)
         return total
+
+    def _hidden(self, row: _Row) -> Tensor:
+        inputs = {"input_ids": row.ids, "position_ids": row.position_ids, "lengths": row.lengths}
+        return self.model.model(**inputs, use_cache=False)[0][0]
 
     def _head(self, hidden: Tensor, row: _Row) -> Tensor:
         """Mean loss of the scored tokens and its backward: three matrix products, and then the body's."""
@@ -232,4 +243,25 @@ class Floor:
                 weight.grad.addmm_(slope.mT, states)
                 slopes.append(slope @ weight)
         scored.backward(torch.cat(slopes))
+        return total
+
+
+class ReferenceFloor(Floor):
+    """Forward alone over exactly the tokens that the reference pass lays out: prompt and chosen, then rejected."""
+
+    scores = _PLAIN
+
+    def runs(self, pair: PreferencePair) -> list[list[int]]:
+        return [list(pair.prompt) + list(pair.chosen), list(pair.rejected)]
+
+    @torch.no_grad()
+    def step(self) -> Tensor:
+        total = torch.zeros((), device=self.workload.device)
+        for members in self.micro_batches:
+            row = self._row(members)
+            scored, weight = self._hidden(row)[row.positions], self.model.lm_head.weight
+            rows = max(1, _CHUNK_BYTES[scored.device.type] // (4 * len(weight)))
+            for states, targets in zip(scored.split(rows), row.targets.split(rows), strict=True):
+                logits = (states @ weight.mT).float()
+                total += (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)).sum()
         return total
