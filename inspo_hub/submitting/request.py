@@ -30,6 +30,9 @@ LABEL_DIGITS = 40
 ENDED = "inspo_hub: exit code"
 """What a Job prints last if the run ended by itself; a Job without this line was lost."""
 
+_DEEPSPEED = ("zero2", "zero3")
+"""Engines that are a package of their own, which has no wheel and so is no extra of ours."""
+
 SCRIPT = f"""\
 set -u
 mkdir -p inspo && cd inspo || exit 1
@@ -145,11 +148,12 @@ def make_submission(recipe: Recipe, found: Estimate, wishes: Wishes) -> Submissi
     use_profile = chosen.setting.devices > 1 and profile.is_file()
     files = gather_inputs(recipe, profile if use_profile else None)
     run = [*_launch(chosen.setting.devices, with_profile=use_profile), *_arguments(recipe, found, wishes)]
-    with_package = ("--with", wishes.package or _package(recipe))
+    packages = [wishes.package or _package(recipe), *(["deepspeed"] if chosen.setting.engine in _DEEPSPEED else [])]
+    installed = [word for package in packages for word in ("--with", package)]
     return Submission(
         request=hub.JobRequest(
             image=wishes.image,
-            command=("bash", "-c", SCRIPT, "inspo", "uv", "run", "--no-project", *with_package, *run),
+            command=("bash", "-c", SCRIPT, "inspo", "uv", "run", "--no-project", *installed, *run),
             env={INPUTS: pack(files), "PYTHONUNBUFFERED": "1"},
             secrets=(hub.TOKEN_SECRET, *wishes.secrets),
             flavor=chosen.flavour.name,

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import os
 import signal
 import subprocess
 import tarfile
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from inspo_hub import hub as client
+from inspo_hub.plan.memory import Engine
 from inspo_hub.recipe import load_recipe, parse_recipe
-from inspo_hub.submitting import follow_to_the_end, labels_of
+from inspo_hub.submitting import Wishes, follow_to_the_end, labels_of, make_submission, request
 from inspo_hub.submitting.inputs import LARGEST, pack
 from inspo_hub.submitting.request import ENDED, INPUTS, SCRIPT, Submission
 from tests.hub_server.jobs import Job
-from tests.submitting.conftest import Desk, ends, lost, plays
+from tests.submitting.conftest import Desk, ends, lost, planned_once, plays
 
 JUDGE = "def score(prompt, answer):\n    return len(answer)\n"
 EVALUATE = "evaluate: {{prompts: {{id: {rows}}}, judge: {{python: ./code/judge.py:score}}}}\n"
@@ -82,6 +85,27 @@ def test_several_gpus_are_launched_with_accelerate(desk: Desk) -> None:
     command = desk.submit("--dry-run", "--json", "--flavor", "l4x4").facts["request"]["command"]
     assert command[9:11] == ["accelerate", "launch"]
     assert command[command.index("--num_processes") + 1] == "4"
+
+
+@pytest.mark.parametrize(("engine", "package"), [("fsdp2", []), ("zero3", ["deepspeed"])])
+def test_the_engines_profile_travels_and_its_package_is_installed(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, package: list[str]
+) -> None:
+    profile = tmp_path / "shipped" / "accelerate" / f"{engine}.yaml"
+    profile.parent.mkdir(parents=True)
+    profile.write_text("num_machines: 1\n")
+    monkeypatch.setattr(request, "shipped_folder", lambda: tmp_path / "shipped")
+    recipe = load_recipe(desk.recipe)
+    found = planned_once(recipe, flavor="l4x4", gpus=None)
+    assert found.chosen is not None
+    assert found.chosen.setting is not None
+    chosen = replace(found.chosen, setting=replace(found.chosen.setting, engine=engine))
+    asked = make_submission(recipe, replace(found, chosen=chosen), Wishes()).request
+    assert unpacked(asked.env[INPUTS])["accelerate.yaml"] == b"num_machines: 1\n"
+    command = list(asked.command)
+    assert command[command.index("launch") + 1 :][:4] == ["--config_file", "accelerate.yaml", "--num_processes", "4"]
+    installed = [after for word, after in itertools.pairwise(command) if word == "--with"]
+    assert installed[1:] == package
 
 
 def test_judge_and_template_travel_and_the_hash_stays(desk: Desk) -> None:
