@@ -10,7 +10,7 @@ import numpy as np
 
 from inspo_hub import hub
 from inspo_hub.evaluate import Prompt, Sampling, System
-from inspo_hub.evaluate.answering import Answering, answer_all
+from inspo_hub.evaluate.answering import Answering, SaidProgress, answer_all
 from inspo_hub.evaluate.comparing import Answers, Judged, judge_answers
 from inspo_hub.evaluate.generation import PromptEncoder
 from inspo_hub.evaluate.judges import judge_of
@@ -62,7 +62,7 @@ class Sampler:
             prompts=prompts,
             sampling=self.sampling,
             batch_size=BATCH_SIZE,
-            progress=None,
+            progress=SaidProgress(),
             kept=kept,
         )
         name, system = round_name(self.number), self.system()

@@ -65,4 +65,4 @@ def _validate(tree: Node) -> tuple[EvaluateSection | None, list[Problem]]:
     except ValidationError as error:
         found = [{**details, "loc": (SECTION, *details["loc"])} for details in error.errors(include_url=False)]
         return None, [problem for details in found for problem in problems_at(tree, details)]  # type: ignore[arg-type]
-    return section, [locate(tree, conflict) for conflict in judge_conflicts(section)]
+    return section, [locate(tree, conflict) for conflict in judge_conflicts(section.judge, (SECTION, "judge"))]
