@@ -188,7 +188,8 @@ def _base_of(folder: Path, pinned: hub.Pinned, given: str | None, *, adapter: bo
 
 
 def _published_section(folder: Path, pinned: hub.Pinned) -> dict[str, Any] | None:
-    """What a published recipe evaluates with, less what is not here or is somebody else's code."""
+    """What a published recipe evaluates with, less what is not here, is somebody else's code, or would call with a key
+    of this user whom the card names."""
     file = folder / "recipe.yaml"
     if pinned.path is None and "recipe.yaml" in [each.path for each in hub.list_files(pinned)]:
         file = hub.fetch_run(pinned) / "recipe.yaml"
@@ -198,7 +199,7 @@ def _published_section(folder: Path, pinned: hub.Pinned) -> dict[str, Any] | Non
     if str((section.get("prompts") or {}).get("id", "")).startswith((".", "/", "~")):
         section.pop("prompts")
     judge = section.get("judge") or {}
-    if judge.get("python") is not None or judge.get("template") is not None:
+    if any(judge.get(key) is not None for key in ("python", "endpoint", "template")):
         section.pop("judge")
     return section
 

@@ -6,21 +6,8 @@ a sweep) those on the frontier win most at their KL or less.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from inspo_hub.evaluate.scores import Estimate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrontierPoint:
-    """One system on the plane of KL and win rate."""
-
-    name: str
-    kl: Estimate
-    win_rate: Estimate
 
 
 def on_frontier(kl: ArrayLike, win_rate: ArrayLike) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from inspo_hub.evaluate.frontier import on_frontier
 from inspo_hub.evaluate.scores import Estimate, Floats, difference, kl_divergence, mean_estimate, win_values
 from inspo_hub.evaluate.verdicts import Verdicts
 
@@ -106,6 +107,21 @@ class EvaluationResult:
     def comparison(self, first: str, second: str) -> Comparison:
         return next(pair for pair in self.comparisons if (pair.first, pair.second) == (first, second))
 
+    def frontier(self) -> list[dict[str, Any]]:
+        """Systems on the plane of KL and win rate against the first opponent, and whether another one beats them.
+
+        A point that is beaten may be so by chance: the intervals are with the systems.
+        """
+        rates = [self.win_rate(system.name, self.opponents[0]) for system in self.systems]
+        placed = [
+            (system.name, system.kl_from_base.value, rate.value)
+            for system, rate in zip(self.systems, rates, strict=True)
+            if system.kl_from_base is not None and rate is not None
+        ]
+        best = on_frontier([kl for _, kl, _ in placed], [rate for _, _, rate in placed]).tolist()
+        keys = ("system", "kl", "win_rate", "on_frontier")
+        return [dict(zip(keys, (*point, each), strict=True)) for point, each in zip(placed, best, strict=True)]
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; estimates keep error, interval and number of prompts."""
         return {
@@ -115,6 +131,7 @@ class EvaluationResult:
             "opponents": list(self.opponents),
             "settings": dict(self.settings),
             "systems": [_plain(system) for system in self.systems],
+            "frontier": self.frontier(),
             "comparisons": [_plain(pair) | {"verdict": pair.verdict} for pair in self.comparisons],
             "training": {name: dict(numbers) for name, numbers in self.training.items()},
         }

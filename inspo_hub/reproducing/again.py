@@ -164,20 +164,27 @@ def _pins_of(recipe: Recipe, published: PublishedRun) -> dict[str, Any]:
 
 
 def _refuse_code(recipe: Recipe, published: PublishedRun) -> None:
-    """A card must not decide what Python runs on this machine."""
-    wanted = []
+    """A card must not decide what Python runs on this machine, nor whom it calls with which of this user's keys."""
+    code, judge = [], None if recipe.evaluate is None else recipe.evaluate.judge
     if recipe.model.trust_remote_code:
-        wanted.append(f"the code in the repository of {recipe.model.id} (model.trust_remote_code)")
-    judge = getattr(getattr(recipe.evaluate, "judge", None), "python", None)
-    if judge is not None:
-        wanted.append(f"{judge} (evaluate.judge.python)")
-    if wanted:
-        leave_out = ", or leave the evaluation out with --skip-evaluation" if len(wanted) == 1 and judge else ""
+        code.append(f"the code in the repository of {recipe.model.id} (model.trust_remote_code)")
+    if judge is not None and judge.python is not None:
+        code.append(f"{judge.python} (evaluate.judge.python)")
+    acts = [f"run Python code on this machine: {' and '.join(code)}"] if code else []
+    if judge is not None and judge.endpoint is not None:
+        endpoint = judge.endpoint
+        key = f"the key in ${endpoint.api_key_env}" if endpoint.api_key_env else "no key of yours"
+        if endpoint.api_key_env is None and endpoint.base_url is None:
+            key = "your Hub token"
+        acts.append(f"ask {endpoint.base_url or 'a provider of the Hub'} with {key} (evaluate.judge.endpoint)")
+    if acts:
+        only_judge = not recipe.model.trust_remote_code
+        leave_out = ", or leave the evaluation out with --skip-evaluation" if only_judge else ""
         raise RecipeError(
-            f"it would run Python code on this machine: {' and '.join(wanted)}",
+            f"it would {' and '.join(acts)}",
             where=f"recipe of {published.source}",
-            expected="a recipe without code, or your consent",
-            fix=f"read that code, then repeat with --trust-code{leave_out}",
+            expected="a recipe without code and calls, or your consent",
+            fix=f"read that, then repeat with --trust-code{leave_out}",
         )
 
 

@@ -288,6 +288,22 @@ def test_a_users_hub_token_goes_to_no_other_server(
         room.ChatEndpoint("m", base_url=server.url, key_variable="NO_KEY")
 
 
+def test_a_provider_of_the_hub_is_asked_with_the_hubs_token(
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.inference._providers import CONVERSATIONAL_AUTO_ROUTER
+
+    monkeypatch.setattr(CONVERSATIONAL_AUTO_ROUTER, "base_url", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    answer = room.ChatEndpoint("org/judge", bill_to="acme").ask(
+        [{"role": "user", "content": "<answer_A>\nx\n</answer_A>"}]
+    )
+    assert answer.text == "B"
+    assert server.requests[0]["model"] == "org/judge"
+    assert server.headers[0]["authorization"] == "Bearer hf_secret"
+    assert server.headers[0]["x-hf-bill-to"] == "acme"
+
+
 def test_offline_mode_says_what_is_in_the_way(
     server: ChatServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

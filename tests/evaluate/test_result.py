@@ -118,3 +118,12 @@ def test_json_is_strict_and_complete(result: EvaluationResult) -> None:
     assert decoded["comparisons"][0]["win_rate"]["clusters"] == ROWS
     assert decoded["settings"] == {"temperature": 1.0, "interval": 0.95, "bootstrap": 1000}
     assert decoded["training"]["good"]["tokens_per_step"] == 5120.0
+
+
+def test_the_frontier_names_who_is_beaten_at_its_kl(result: EvaluationResult) -> None:
+    found = {point["system"]: point for point in result.frontier()}
+    assert set(found) == {"good", "twin", "same"}
+    assert found["twin"]["on_frontier"], "as good at half the KL"
+    assert not found["good"]["on_frontier"]
+    assert found["same"]["on_frontier"], "nobody is nearer to the base"
+    assert result.to_dict()["frontier"] == result.frontier()

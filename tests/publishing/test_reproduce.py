@@ -94,6 +94,14 @@ def test_code_is_refused_unless_it_is_trusted(as_alice: HubServer, whole: Whole)
     with pytest.raises(ResolutionError, match="alice/prompts"):
         plan_again(Request(model=judged, trust_code=True))
 
+    server = "{endpoint: {model: m, base_url: 'http://127.0.0.1:9', api_key_env: HF_TOKEN}}"
+    calling = publish_card(
+        as_alice, whole, {"evaluate: null": f"evaluate: {{prompts: {{id: alice/prompts}}, judge: {server}}}"}
+    )
+    fix_lock(as_alice, calling)
+    with pytest.raises(RecipeError, match=r"ask http://127.0.0.1:9 with the key in \$HF_TOKEN[\s\S]*--skip-evaluation"):
+        plan_again(Request(model=calling))
+
     remote = publish_card(as_alice, whole, {"trust_remote_code: false": "trust_remote_code: true"})
     fix_lock(as_alice, remote)
     with pytest.raises(RecipeError, match=r"would run Python code[\s\S]*trust_remote_code"):
