@@ -43,7 +43,8 @@ def space_of_output(
         backend: None takes the answers of the evaluation where there are some, else the models.
         systems: the two to compare, by the names of variants or `base`; otherwise the first two variants, or the one
             variant and the base.
-        published: name the repositories that the variants were published to, at their commits, instead of folders.
+        published: name the repositories that the variants were published to, at their commits, instead of folders;
+            models have to be there, answers need not.
 
     Raises:
         RecipeError: the folder is no output of a run, or holds no such systems, answers or publications.
@@ -55,6 +56,8 @@ def space_of_output(
     backend = backend or ("precomputed" if answers.is_file() else "models")
     if backend == "precomputed":
         _require_answers(answers)
+        # Answers need no model: what they came from is named by its commit where it has one.
+        published = published and all((variant.folder / PUBLISHED).is_file() for variant in variants.values())
     recipe = twins_recipe(output) or first.recipe
     return SpaceConfig(
         description=recipe.description or "",

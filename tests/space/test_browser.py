@@ -54,6 +54,16 @@ class Visitor:
         self.page.wait_for_selector("#vote-a:enabled")
         return list(self.page.locator(".sp-card .sp-body").all_inner_texts())
 
+    def when_both_write(self, action: str) -> None:
+        """Does something in the page at the first moment at which both answers have words and neither has ended."""
+        self.page.evaluate(
+            "() => { const watch = new MutationObserver(() => {"
+            " const bodies = [...document.querySelectorAll('.sp-card.sp-busy .sp-body')];"
+            " if (bodies.length === 2 && bodies.every((each) => each.innerText.trim())) {"
+            f" watch.disconnect(); {action}; }} }});"
+            " watch.observe(document.body, {childList: true, subtree: true, characterData: true}); }"
+        )
+
     def look(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(300)
@@ -91,20 +101,17 @@ def test_from_a_prompt_to_the_tally(live_space: Served, visit: Visit, live: Spac
         assert "Vote once first" in page.inner_text("#tally")
         page.click("role=tab[name='Compare']")
         visitor.look("1-empty-wide-light")
+        visitor.when_both_write("window.bothWrote = true")
         visitor.ask(QUESTION)
-        page.wait_for_function(
-            "() => { const bodies = [...document.querySelectorAll('.sp-card.sp-busy .sp-body')];"
-            " return bodies.length === 2 && bodies.every((each) => each.innerText.trim()); }"
-        )
-        visitor.look("2-writing-wide-light")
         shown = visitor.wait_for_answers()
         assert all(text.strip() for text in shown)
+        assert page.evaluate("window.bothWrote"), "both answers grow at the same time"
         whole = page.content()
         assert not [name for name in live.names if f">{name}<" in whole], "names are hidden"
         page.evaluate("() => { for (let i = 0; i < 10; i++) document.querySelector('#vote-b').click(); }")
         page.wait_for_selector(".sp-said li")
         assert page.locator(".sp-won .sp-name").inner_text() in live.names
-        visitor.look("3-revealed-wide-light")
+        visitor.look("2-revealed-wide-light")
         assert len(live_space.rows()) == before + 1
         row = live_space.rows()[-1]
         assert row["winner"] == page.locator(".sp-won .sp-name").inner_text()
@@ -116,7 +123,7 @@ def test_from_a_prompt_to_the_tally(live_space: Served, visit: Visit, live: Spac
         page.click("role=tab[name='Tally']")
         page.wait_for_selector(".sp-tally")
         assert f"of {len(live_space.rows())} vote" in page.inner_text(".sp-headline")
-        visitor.look("4-tally-wide-light")
+        visitor.look("3-tally-wide-light")
 
 
 @pytest.mark.slow
@@ -136,7 +143,7 @@ def test_two_visitors_at_once_see_their_own_answers(live_space: Served, visit: V
         assert second.page.locator(".sp-reveal").count() == 0
         second.page.click("#vote-tie")
         second.page.wait_for_selector(".sp-said li")
-        second.look("5-revealed-phone-dark")
+        second.look("4-revealed-phone-dark")
     assert {row["winner"] for row in live_space.rows()[-2:]} >= {"tie"}
 
 
@@ -144,10 +151,10 @@ def test_two_visitors_at_once_see_their_own_answers(live_space: Served, visit: V
 def test_a_reload_in_mid_stream_brings_the_prompt_back(live_space: Served, visit: Visit) -> None:
     with visit(live_space.url) as visitor:
         page = visitor.open("?temperature=0.8&seed=3")
+        visitor.when_both_write("location.reload()")
+        page.evaluate("window.before = true")
         visitor.ask(QUESTION)
-        page.wait_for_selector(".sp-card.sp-busy")
-        page.wait_for_function("() => location.search.includes('prompt=')")
-        page.reload()
+        page.wait_for_function("() => !window.before")
         page.wait_for_function("() => (document.querySelector('#prompt textarea') || {}).value")
         assert page.input_value("#prompt textarea") == QUESTION
         assert "seed=3" in page.url
@@ -168,9 +175,8 @@ def test_stop_regenerate_edit_and_a_new_conversation(live_space: Served, visit: 
         page.click("#stop")
         first = visitor.wait_for_answers()
         page.click("#regenerate")
-        page.wait_for_selector(".sp-card.sp-busy")
+        page.wait_for_function("() => location.search.includes('seed=1')")
         assert visitor.wait_for_answers() != first
-        assert "seed=1" in page.url
         page.click("#edit")
         page.wait_for_function("() => document.querySelector('#prompt textarea').value")
         assert page.input_value("#prompt textarea") == QUESTION
@@ -199,13 +205,13 @@ def test_a_vote_reaches_the_dataset_on_the_hub(
             visitor.page.on("response", lambda answer: seen.append(_body(answer)))
             page = visitor.open()
             visitor.wait_for_answers()
-            visitor.look("6-precomputed-phone-dark")
+            visitor.look("5-precomputed-phone-dark")
             assert "no model runs here" in page.inner_text("#heading")
             page.keyboard.press("b")
             page.wait_for_selector(".sp-reveal")
             page.click("role=tab[name='Tally']")
             page.wait_for_selector(".sp-tally")
-            visitor.look("7-tally-phone-dark")
+            visitor.look("6-tally-phone-dark")
         with visit(space.url) as visitor:
             page = visitor.open()
             visitor.wait_for_answers()
@@ -213,7 +219,7 @@ def test_a_vote_reaches_the_dataset_on_the_hub(
             page.wait_for_selector(".sp-reveal")
             page.click("role=tab[name='Report']")
             page.wait_for_selector("#report h1")
-            visitor.look("8-report-wide-light")
+            visitor.look("7-report-wide-light")
             _wait_for(lambda: any(name.startswith("votes/") for name in server.files(repo, type="dataset")))
     files = server.files(repo, type="dataset")
     rows = [row for name, content in files.items() if name.startswith("votes/") for row in _rows(content)]

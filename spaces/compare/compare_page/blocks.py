@@ -1,4 +1,4 @@
-"""The page: its parts, and what happens when somebody uses them. Everything is done by the Service."""
+"""What happens when somebody uses the page. Everything is done by the Service; the components are those of `parts`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,12 @@ import gradio as gr
 
 from compare_page import panels
 from compare_page.endpoints import endpoints, in_words, visitor_of
+from compare_page.parts import VOTES, Parts
 from compare_page.report import report_html
 from inspo_hub.errors import InspoError
 from inspo_hub.space import Round, Service
 from inspo_hub.space.config import SamplingSection
-from inspo_hub.space.rounds import Choice
 
-VOTES: dict[str, tuple[Choice, str]] = {
-    "vote-a": ("a", "A is better"),
-    "vote-tie": ("tie", "Tie"),
-    "vote-bad": ("both_bad", "Both bad"),
-    "vote-b": ("b", "B is better"),
-}
 READY = "Which is better? Names are shown after your vote."
 QUEUE = "answers"
 Changes = dict[Any, Any]
@@ -43,125 +37,18 @@ class Session:
         return self.voted or self.results_seen
 
 
-class Page:
-    """One Space's Blocks. Components are attributes; handlers return only what changes."""
+class Page(Parts):
+    """One Space's Blocks. Handlers return only what changes."""
 
     def __init__(self, service: Service, report: Path | None, *, where: str) -> None:
-        self.service, self.config, self.report = service, service.config, report
-        self.where = where
-        self.blocks = gr.Blocks(title=self.config.title, analytics_enabled=False, fill_width=True)
+        self.blocks = gr.Blocks(title=service.config.title, analytics_enabled=False, fill_width=True)
         with self.blocks:
             self.session = gr.State(Session())
-            gr.HTML(self._heading(), elem_id="heading")
-            with gr.Tabs():
-                with gr.Tab("Compare", id="compare"):
-                    self._compare_tab()
-                with gr.Tab("Tally", id="tally") as tally_tab:
-                    self._tally_tab()
-                with gr.Tab("Report", id="report", visible=report is not None) as report_tab:
-                    self.report_html = gr.HTML(elem_id="report")
-                with gr.Tab("About", id="about"):
-                    gr.HTML(self._about(), elem_id="about")
-            self._events(tally_tab, report_tab)
+            super().__init__(service, report, where=where)
+            self._events()
             self._for_programs()
 
-    # --- parts
-
-    def _heading(self) -> str:
-        live = self.service.is_live
-        mode = f"Live · {self.where}" if live else "Precomputed answers · no model runs here"
-        said = self.config.description or "Two models, one prompt, no names."
-        return (
-            f'<header class="sp-heading"><div><h1>{escape(self.config.title)}</h1><p>{escape(said)}</p></div>'
-            f'<span class="sp-mode{" sp-live" if live else ""}">{escape(mode)}</span></header>'
-        )
-
-    def _compare_tab(self) -> None:
-        self.prompt: gr.Textbox | gr.Dropdown
-        self.answers = gr.HTML(panels.empty(self.config), elem_id="answers")
-        self.status = gr.HTML('<div class="sp-status"></div>', elem_id="status")
-        with gr.Row(elem_id="votes", visible=not self.service.is_live) as self.vote_row:
-            self.votes = {name: gr.Button(words, elem_id=name, interactive=False) for name, (_, words) in VOTES.items()}
-        self.reveal = gr.HTML(elem_id="reveal", visible=False)
-        if self.service.is_live:
-            self._ask_row()
-        else:
-            self._choose_row()
-        with gr.Row(elem_id="actions"):
-            live = self.service.is_live
-            self.regenerate = gr.Button("Regenerate", elem_id="regenerate", visible=live, interactive=False, size="sm")
-            self.edit = gr.Button("Edit prompt", elem_id="edit", visible=live, interactive=False, size="sm")
-            self.new = gr.Button("New conversation", elem_id="new", visible=live, size="sm")
-            self.copy_link = gr.Button("Copy link", elem_id="copy-link", size="sm")
-        if live:
-            self._samplers()
-            self._examples()
-
-    def _ask_row(self) -> None:
-        limit = self.config.limits.prompt_characters
-        with gr.Row(elem_id="ask"):
-            self.prompt = gr.Textbox(
-                label="Prompt",
-                show_label=False,
-                placeholder="Ask both models… (Enter sends, Shift+Enter starts a line)",
-                lines=1,
-                max_lines=8,
-                max_length=limit,
-                elem_id="prompt",
-                autofocus=True,
-                scale=1,
-            )
-            self.send = gr.Button("Compare", variant="primary", elem_id="send")
-            self.stop = gr.Button("Stop", variant="stop", elem_id="stop", visible=False)
-
-    def _examples(self) -> None:
-        kinds: dict[str, list[list[str]]] = {}
-        for each in self.config.examples:
-            kinds.setdefault(each.category, []).append([each.text])
-        for kind, texts in kinds.items():
-            gr.Examples(
-                texts, inputs=[self.prompt], label=f"Examples: {kind}", api_visibility="private", examples_per_page=12
-            )
-
-    def _choose_row(self) -> None:
-        assert self.service.precomputed is not None
-        with gr.Row(elem_id="ask"):
-            self.prompt = gr.Dropdown(
-                choices=self.service.precomputed.prompts,
-                value=None,
-                label="Prompt of the evaluation",
-                show_label=False,
-                info="",
-                filterable=True,
-                elem_id="prompt",
-                scale=1,
-            )
-            self.send = gr.Button("Next comparison", variant="primary", elem_id="next")
-        self.stop = gr.Button("Stop", elem_id="stop", visible=False)
-
-    def _samplers(self) -> None:
-        drawn, limits = self.config.sampling, self.config.limits
-        with gr.Accordion("Sampling", open=False, elem_id="sampling"), gr.Row():
-            self.temperature = gr.Slider(0, 2, drawn.temperature, step=0.05, label="Temperature")
-            self.top_p = gr.Slider(0.05, 1, drawn.top_p, step=0.05, label="Top-p")
-            longest = max(limits.new_tokens, drawn.max_new_tokens)
-            self.tokens = gr.Slider(1, longest, drawn.max_new_tokens, step=1, label="Longest answer, tokens")
-            self.seed = gr.Number(drawn.seed, precision=0, minimum=0, label="Seed, the same for both")
-
-    def _tally_tab(self) -> None:
-        self.tally_html = gr.HTML(panels.LOCKED, elem_id="tally")
-        self.show_anyway = gr.Button("Show without voting: later votes of this page will not count", size="sm")
-
-    def _about(self) -> str:
-        return _ABOUT.format(
-            votes=f"the dataset <code>{escape(self.config.votes.repo)}</code>"
-            if self.config.votes is not None
-            else "a file on this machine"
-        )
-
-    # --- what happens
-
-    def _events(self, tally_tab: gr.Tab, report_tab: gr.Tab) -> None:
+    def _events(self) -> None:
         results = [self.session, self.tally_html, self.report_html, self.show_anyway]
         shown = [self.answers, self.status, self.reveal, self.session, self.prompt, self.stop, self.send]
         shown += [self.regenerate, self.edit, self.vote_row, *self.votes.values()]
@@ -188,8 +75,8 @@ class Page:
             vote.then(self.explain, [self.session], [self.reveal], concurrency_id=QUEUE, **once)
             vote.then(self.results, [self.session], results, concurrency_limit=None, **once)
         self.show_anyway.click(self.results_anyway, [self.session], results, **once)
-        tally_tab.select(self.results, [self.session], results, **once)
-        report_tab.select(self.results, [self.session], results, **once)
+        self.tally_tab.select(self.results, [self.session], results, **once)
+        self.report_tab.select(self.results, [self.session], results, **once)
 
     def ask(
         self,
@@ -411,23 +298,3 @@ class Page:
         for name, function in endpoints(self.service).items():
             limit = {"concurrency_limit": self.config.limits.at_once, "concurrency_id": QUEUE}
             gr.api(function, api_name=name, **(limit if name == "compare" else {"concurrency_limit": None}))
-
-
-_ABOUT = """<section class="sp-report sp-prose">
-<h2>How it works</h2>
-<p>Two models that were trained on the same preferences answer the same prompt with the same sampling and the same
-random numbers. Which of them is A and which is B is a coin toss for every prompt, and the page does not know it: names
-stay on the server until you vote.</p>
-<p>A vote is a preference pair. It is kept in {votes} with the prompt, both answers, the models' commits, the sampling
-and the time, and nothing about you: no address, no account, no session. Do not write personal things into prompts.</p>
-<h2>Keys</h2>
-<p><code>A</code>, <code>B</code>, <code>T</code> (tie) and <code>X</code> (both bad) vote, <code>R</code> regenerates,
-<code>E</code> edits, <code>N</code> shows the next comparison, <code>Esc</code> stops.</p>
-<h2>For programs</h2>
-<p>The page itself uses what programs can use: <code>/compare</code>, <code>/vote</code> and <code>/tally</code>.</p>
-<pre><code>from gradio_client import Client
-client = Client("&lt;this page&gt;")
-found = client.predict("Describe the otter.", api_name="/compare")
-print(client.predict(found["round"], "a", api_name="/vote"))</code></pre>
-<p>Agents find the same functions as MCP tools at <code>/gradio_api/mcp/</code>.</p>
-</section>"""
