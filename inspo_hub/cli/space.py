@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +74,16 @@ def preview(
         if open_browser:
             environment["INSPO_SPACE_BROWSER"] = "1"
         say(f"votes are kept in {kept}")
-        return subprocess.run([sys.executable, str(space_page() / "app.py")], env=environment, check=False).returncode
+        return _serve([sys.executable, str(space_page() / "app.py")], environment)
+
+
+def _serve(command: list[str], environment: Mapping[str, str]) -> int:
+    """Runs the page until it is stopped, and lets it end in its own time: it has votes to push."""
+    with subprocess.Popen(command, env=environment) as process:
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        while True:
+            with suppress(KeyboardInterrupt):  # a terminal sends it to the page as well
+                return process.wait()
 
 
 def _package_root() -> Path:

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from inspo_hub.card import recipe_and_lock_from_card
+from inspo_hub.space import read_config
 from tests.hub_server import Answer, HubServer
 from tests.hub_server.process import run_with_hub
 
@@ -51,11 +52,19 @@ def test_one_command_publishes_twins_their_comparison_and_a_collection(
     _check_variants(hub, machine, name)
     _check_dataset(hub, machine, name)
     _check_collection(hub, world, name, told["comparison"]["collection_url"])
+    _check_space(machine, name)
     commits = [titles(hub, f"{name}-dpo"), titles(hub, f"{name}-comparison", type="dataset")]
     assert machine.cli("publish", output, "--repo", name, "--collection") == told, "again: nothing new"
     assert [titles(hub, f"{name}-dpo"), titles(hub, f"{name}-comparison", type="dataset")] == commits
     assert machine.token not in "".join(machine.said)
     _reproduce_alone(hub, machine, name)
+
+
+def _check_space(machine: Machine, name: str) -> None:
+    """publish leaves the configuration of a Space that names both variants at their commits."""
+    config = read_config(machine.output() / "space.json")
+    assert config.names == ("dpo", "inspo")
+    assert [str(system.model).split("@")[0] for system in config.systems] == [f"{name}-dpo", f"{name}-inspo"]
 
 
 def _write_project(machine: Machine, world: World) -> None:

@@ -115,7 +115,7 @@ def start_space(
     """Serves the Space of a configuration while its user goes on; it must have reached for no other machine."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder / "space.json", config)
-    port = _free_port()
+    port = free_port()
     own = {
         "INSPO_SPACE_CONFIG": str(folder / "space.json"),
         "INSPO_SPACE_VOTES": str(folder / "votes"),
@@ -129,7 +129,7 @@ def start_space(
         )
     served = Served(f"http://127.0.0.1:{port}/", folder, process)
     try:
-        _wait_until_up(served)
+        wait_until_up(served)
         yield served
     finally:
         process.send_signal(signal.SIGTERM)
@@ -141,13 +141,15 @@ def start_space(
     assert "Traceback" not in served.said(), served.said()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(served: Served, seconds: float = 120) -> None:
+def wait_until_up(served: Served, seconds: float = 120) -> None:
+    """Until the Space answers; fails with what it said where it ends instead."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert served.process.poll() is None, served.said()

@@ -10,12 +10,13 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from inspo_hub.space import SpaceConfig
-from inspo_hub.space.config import VotesSection
+from inspo_hub.space.config import LocalSource, VotesSection
 from tests.hub_server.fixtures import HubProcess
 from tests.space.conftest import QUESTION, SHOTS, Served, start_space
 
@@ -67,6 +68,8 @@ class Visitor:
     def look(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.wait_for_timeout(300)
+        wide = "document.querySelector('.gradio-container').getBoundingClientRect().width"
+        assert self.page.evaluate(wide) <= self.page.viewport_size["width"], "the page scrolls sideways"
         self.page.screenshot(path=str(SHOTS / f"{name}.png"), full_page=True)
 
 
@@ -198,7 +201,8 @@ def test_a_vote_reaches_the_dataset_on_the_hub(
     """Precomputed answers, on a phone in the dark, by keyboard; the token is nowhere in the page."""
     server = hub_process.server
     token, repo = server.token("alice"), server.unique("votes")
-    config = shown.model_copy(update={"votes": VotesSection(repo=repo, every_minutes=0.05)})
+    votes, hostile = VotesSection(repo=repo, every_minutes=0.05), _hostile(shown, tmp_path)
+    config = shown.model_copy(update={"votes": votes, "generations": hostile})
     seen: list[str] = []
     with serving(config, tmp_path / "space", hub_process.environment(token=token)) as space:
         with visit(space.url, PHONE, "dark") as visitor:
@@ -207,10 +211,12 @@ def test_a_vote_reaches_the_dataset_on_the_hub(
             visitor.wait_for_answers()
             visitor.look("5-precomputed-phone-dark")
             assert "no model runs here" in page.inner_text("#heading")
+            assert "<img src=x" in page.inner_text(".sp-pair"), "what a model wrote is text"
             page.keyboard.press("b")
             page.wait_for_selector(".sp-reveal")
             page.click("role=tab[name='Tally']")
             page.wait_for_selector(".sp-tally")
+            assert not page.evaluate("window.hacked"), "and nothing of it runs"
             visitor.look("6-tally-phone-dark")
         with visit(space.url) as visitor:
             page = visitor.open()
@@ -228,6 +234,18 @@ def test_a_vote_reaches_the_dataset_on_the_hub(
     assert b"config_name: pairs" in files["README.md"]
     assert seen
     assert not [body for body in seen if token in body], "the token never reaches the browser"
+
+
+def _hostile(shown: SpaceConfig, folder: Any) -> LocalSource:
+    """The evaluation's answers, each with what a page must not do: run, or fetch from elsewhere."""
+    attack = " <img src=x onerror='window.hacked=1'><script>window.hacked=1</script> ![](https://evil.example/spy.png)"
+    lines = []
+    for line in Path(str(shown.generations)).read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        row["responses"] = {name: text + attack for name, text in row["responses"].items()}
+        lines.append(json.dumps(row))
+    (folder / "generations.jsonl").write_text("\n".join(lines))
+    return LocalSource(path=str(folder / "generations.jsonl"))
 
 
 @contextmanager

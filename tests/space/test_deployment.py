@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +24,10 @@ from inspo_hub.space.outputs import space_of_output
 from tests.hub_server import HubServer
 from tests.hub_server.cards import check_card, front_matter
 from tests.hub_server.faults import Answer
-from tests.space.conftest import start_space
+from tests.space.conftest import Served, free_port, start_space, wait_until_up
 from tests.space.test_rounds import BLUE, Scripted, service_of
 
+gradio_client = pytest.importorskip("gradio_client")
 CARD = b"---\ntags: [votes]\n---\n# Rows\n"
 
 
@@ -143,11 +147,47 @@ def test_a_deployed_space_runs_from_its_own_folder(twins: Path, alone: dict[str,
         # Processor time: this machine may do other things. On an idle one the clock shows about the same.
         spent = sum(map(int, Path(f"/proc/{served.process.pid}/stat").read_text().split()[13:15])) / 100
         assert spent < 10
-        import gradio_client
-
         client = gradio_client.Client(served.url, verbose=False)
         found = client.predict("", api_name="/compare")
         assert client.predict(found["round"], "tie", api_name="/vote")["winner"] == "tie"
+
+
+@pytest.mark.slow
+def test_preview_starts_a_page_in_one_command(twins: Path, alone: dict[str, str], tmp_path: Path) -> None:
+    """And SIGTERM to the command ends the page too; votes lie beside the output."""
+    port = free_port()
+    code = "import sys; from inspo_hub.cli import main; sys.exit(main(sys.argv[1:]))"
+    votes = tmp_path / "votes"
+    command = [sys.executable, "-c", code, "space", "preview", str(twins), "--port", str(port), "--votes", str(votes)]
+    with (tmp_path / "said.txt").open("w") as said:
+        process = subprocess.Popen(command, env=alone, stdout=said, stderr=said, text=True, cwd=tmp_path)
+    served = Served(f"http://127.0.0.1:{port}/", tmp_path, process)
+    try:
+        wait_until_up(served)
+        client = gradio_client.Client(served.url, verbose=False)
+        found = client.predict("", api_name="/compare")
+        client.predict(found["round"], "a", api_name="/vote")
+        assert [row["round"] for row in served.rows()] == [found["round"]]
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0, served.said()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(served.url, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["preview", "nowhere"], "no trained variant"),
+        (["preview", "{twins}", "--systems", "dpo,sft"], "not two systems"),
+        (["preview", "{folder}/space.json"], "cannot be read"),
+    ],
+)
+def test_what_cannot_be_previewed_is_said(
+    twins: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert main(["space", *(each.format(twins=twins, folder=tmp_path) for each in arguments)]) == 2
+    assert told in capsys.readouterr().err
 
 
 # --- outputs and commands

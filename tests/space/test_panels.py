@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
-from compare_page import panels
+from compare_page import gpu, panels
 from compare_page.report import report_html
 
+from inspo_hub.space.config import SamplingSection
 from inspo_hub.space.rewards import Rewards
-from inspo_hub.space.rounds import Round, Rounds
+from inspo_hub.space.rounds import Piece, Round, Rounds
 from inspo_hub.space.tally import tally
 from tests.space.test_rounds import Scripted, service_of
 from tests.space.test_votes import made
@@ -89,9 +91,6 @@ def test_a_reveal_says_names_differences_and_rewards(tmp_path: Path) -> None:
 
 def test_a_link_says_nothing_of_sides() -> None:
     rounds = [Rounds(random.Random(seed)) for seed in range(8)]
-    from inspo_hub.space.config import SamplingSection
-    from inspo_hub.space.rounds import Piece
-
     facts = {
         "conversation": ({"role": "user", "content": "Why & how?"},),
         "sampling": SamplingSection(),
@@ -122,6 +121,27 @@ def test_the_report_is_the_runs_card_with_its_pictures(twins: Path) -> None:
     assert "&lt;details" not in html
     assert "<!--" not in html
     assert 'href="dpo/README.md"' not in html, "there is no such page here"
+
+
+def test_zero_gpu_wraps_both_calls_and_nothing_is_wrapped_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the `spaces` package, which is on the Hub only."""
+    backend = Scripted({"dpo": "One two.", "inspo": "Uno dos."})
+    assert gpu.on_gpu(backend) is backend
+    lent: list[tuple[str, int]] = []
+
+    class Spaces:
+        @staticmethod
+        def GPU(function: Any, *, duration: int) -> Any:
+            lent.append((function.__name__, duration))
+            return function
+
+    monkeypatch.setattr(gpu, "spaces", Spaces)
+    wrapped = gpu.on_gpu(backend)
+    assert lent == [("stream", 60), ("rewards", 60)]
+    frames = list(wrapped.stream([], SamplingSection()))
+    assert frames[-1]["inspo"].text == "Uno dos."
+    assert wrapped.rewards([], frames[-1]) is None
+    assert gpu.where("models") == "ZeroGPU"
 
 
 def test_a_card_cannot_bring_scripts(tmp_path: Path) -> None:
