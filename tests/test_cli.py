@@ -387,21 +387,32 @@ def test_help_groups_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert positions == sorted(positions)
 
 
+def _all_commands() -> dict[str, Any]:
+    """Every command by its words, those of groups included: `run`, `space deploy`."""
+    for module in COMMAND_MODULES:
+        import_module(f"inspo_hub.cli.{module}")
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {word}": one for word, one in inner.items()}
+    return found
+
+
 def test_every_command_takes_json_and_tells_what_it_does() -> None:
-    command = typer.main.get_command(app)
-    commands: dict[str, Any] = command.commands  # type: ignore[attr-defined]
-    assert commands
-    for name, command in commands.items():
+    assert len(_all_commands()) > 10
+    for name, command in _all_commands().items():
         assert command.help, name
         assert "--json" in [option for parameter in command.params for option in parameter.opts], name
 
 
 def _arguments_that_name_nothing() -> Iterator[tuple[str, list[str]]]:
     """Each command with a value for all that it requires, none of which exists."""
-    for module in COMMAND_MODULES:
-        import_module(f"inspo_hub.cli.{module}")
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        yield name, ["no/such/thing" for one in command.params if one.param_type_name == "argument" and one.required]
+    for name, command in _all_commands().items():
+        arguments = ["no/such/thing" for one in command.params if one.param_type_name == "argument" and one.required]
+        options = [
+            f"{one.opts[0]}=no/such" for one in command.params if one.param_type_name == "option" and one.required
+        ]
+        yield name, arguments + options
 
 
 @pytest.mark.parametrize(("command", "arguments"), list(_arguments_that_name_nothing()))
@@ -414,7 +425,8 @@ def test_every_command_that_fails_says_so_in_one_object(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    exit_code, out, _ = outcome(capsys, command, *arguments, "--json", *([] if arguments else ["--no-such-option"]))
+    wrong = [] if arguments else ["--no-such-option"]
+    exit_code, out, _ = outcome(capsys, *command.split(), *arguments, "--json", *wrong)
     facts = only_json(out)
     assert facts["ok"] is False
     assert exit_code == facts["exit_code"] != 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -262,17 +263,40 @@ def test_new_votes_are_noticed(alice: HubServer, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_the_space_is_deployed_by_identity_without_a_stored_token(hub_process: HubProcess, tmp_path: Path) -> None:
+def test_the_space_is_deployed_by_identity_without_a_stored_token(hub_process: HubProcess) -> None:
     """As `space.yml` sets it: the job's identity is exchanged for a token to this one Space."""
     hub = hub_process.server
     space = hub.unique("compare", "alice")
-    hub.create_repo(space, {"old.py": "1\n"}, type="space", settings={"sdk": "gradio"})
-    (tmp_path / "spaces" / "compare").mkdir(parents=True)
-    (tmp_path / "spaces" / "compare" / "app.py").write_text("2\n")
+    answers = {"prompt": "x", "system": "a", "response": "y"}
+    config = {
+        "title": "Which is better?",
+        "backend": "precomputed",
+        "generations": {"path": "run/generations.jsonl"},
+        "systems": [{"name": "a"}, {"name": "b"}],
+    }
+    files = {
+        "space.json": json.dumps(config),
+        "README.md": "---\ntitle: old\nsuggested_hardware: zero-a10g\n---\n",
+        "run/generations.jsonl": json.dumps(answers) + "\n",
+        "inspo_hub/gone.py": "1\n",
+        "theirs.txt": "stays\n",
+    }
+    hub.create_repo(space, files, type="space", settings={"sdk": "gradio"})
     hub.trust(f"spaces/{space}", "signed by the runner")
     identity = {"HF_OIDC_RESOURCE": f"spaces/{space}", "HF_OIDC_ID_TOKEN": "signed by the runner"}
-    bash(f"{SCRIPTS}/deploy_space.sh", cwd=tmp_path, env=hub_process.environment() | {"SPACE": space} | identity)
-    assert hub.files(space, type="space") == {"app.py": b"2\n"}
+    env = hub_process.environment() | {"SPACE": space} | identity
+    bash(f"{SCRIPTS}/deploy_space.sh", env=env)
+    there, head = hub.files(space, type="space"), hub.head(space, type="space")
+    assert {"app.py", "compare_page/blocks.py", "inspo_hub/cli/app.py", "theirs.txt"} <= set(there)
+    assert "inspo_hub/gone.py" not in there
+    assert there["run/generations.jsonl"].decode() == files["run/generations.jsonl"]
+    assert json.loads(there["space.json"])["title"] == "Which is better?"
+    assert "suggested_hardware: zero-a10g" in there["README.md"].decode()
+    bash(f"{SCRIPTS}/deploy_space.sh", env=env)
+    assert hub.head(space, type="space") == head, "nothing is committed twice"
+    hub.commit(space, {"space.json": None}, type="space")
+    done = bash(f"{SCRIPTS}/deploy_space.sh", env=env, check=False)
+    assert (done.returncode, "it has no space.json" in done.stderr) == (2, True)
 
 
 @pytest.mark.slow

@@ -1,5 +1,4 @@
 #!/usr/bin/env bash
-# Brings spaces/compare to the Space $SPACE, which must exist; what is no longer here is removed there.
+# Brings page and package of this checkout to the Space $SPACE, which `inspo-hub space deploy` has made once.
 set -euo pipefail
-hf upload "$SPACE" spaces/compare . --repo-type space --delete '*' \
-  --commit-message "Deploy ${GITHUB_SHA:-from a checkout}"
+inspo-hub space update "$SPACE"

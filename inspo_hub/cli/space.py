@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from inspo_hub.cli.app import HUB, JsonOption, app, say, show
+from inspo_hub.cli.app import HUB, JsonOption, app, show
 
 space = typer.Typer(help="The Space: people compare two models' answers, and their votes become data.")
 app.add_typer(space, name="space", rich_help_panel=HUB)
@@ -50,6 +50,7 @@ def preview(
         Path | None, typer.Option(metavar="DIR", help="Where votes are kept; otherwise OUTPUT/votes.")
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Start the Space on this machine, on the models or the evaluated answers of an output folder."""
     from inspo_hub.space import read_config, space_of_output, space_page, write_config
@@ -73,7 +74,7 @@ def preview(
             environment["GRADIO_SERVER_PORT"] = str(port)
         if open_browser:
             environment["INSPO_SPACE_BROWSER"] = "1"
-        say(f"votes are kept in {kept}")
+        show({"votes": str(kept)}, f"votes are kept in {kept}", as_json=as_json)
         return _serve([sys.executable, str(space_page() / "app.py")], environment)
 
 
@@ -139,3 +140,15 @@ def deploy(
     )
     done = deploy_space(output, wishes)
     show(done.to_dict(), "\n".join(done.lines()), as_json=as_json)
+
+
+@space.command()
+def update(
+    repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A Space that `deploy` made.", show_default=False)],
+    as_json: JsonOption = False,
+) -> None:
+    """Bring page and package of this version to a Space; its models, answers and votes stay as they are."""
+    from inspo_hub.space import update_space
+
+    done = update_space(repo)
+    show({"repo": repo, "sha": done.sha}, f"space: {repo} at {done.sha}", as_json=as_json)

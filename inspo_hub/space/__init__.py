@@ -20,6 +20,7 @@ _PUBLIC = {
     "read_config": "inspo_hub.space.config",
     "space_of_output": "inspo_hub.space.outputs",
     "space_page": "inspo_hub.space.shipped",
+    "update_space": "inspo_hub.space.deployment",
     "word_diff": "inspo_hub.space.diff",
     "write_config": "inspo_hub.space.config",
 }
@@ -34,6 +35,7 @@ __all__ = [
     "read_config",
     "space_of_output",
     "space_page",
+    "update_space",
     "word_diff",
     "write_config",
 ]

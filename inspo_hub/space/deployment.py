@@ -27,6 +27,7 @@ from inspo_hub.space.outputs import Backend, space_of_output
 from inspo_hub.space.shipped import space_page
 
 TOKEN = "HF_TOKEN"
+CARD = "README.md"
 RUN = "run"
 """Folder of the Space with the run's card, pictures and answers."""
 MODEL_PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "spaces")
@@ -98,6 +99,46 @@ def deploy_space(output: Path, wishes: SpaceWishes) -> Deployed:
                 fix="repeat the command",
             ) from failure
     return Deployed(wishes.repo, hub.repo_url(wishes.repo, "space"), commit.sha, wishes.votes, missing)
+
+
+def update_space(repo: str) -> hub.Commit:
+    """Brings page and package of this version to a Space that is there; what it shows, and its settings, stay.
+
+    It needs a token to this one Space, such as a workflow's identity is exchanged for. Nothing is committed where
+    nothing differs.
+
+    Raises:
+        ResolutionError: there is no such Space, or it cannot be read.
+        RecipeError: it was not made by `inspo-hub space deploy`.
+        PublishError: the Hub did not take it.
+    """
+    pinned = hub.resolve("space", repo)
+    kept = [file for file in hub.list_files(pinned) if file.path in (CONFIG_FILE, CARD) or _is_run(file.path)]
+    if CONFIG_FILE not in {file.path for file in kept}:
+        raise RecipeError(
+            f"it has no {CONFIG_FILE}",
+            where=f"space {repo}",
+            expected="a Space that `inspo-hub space deploy` made",
+            fix=f"inspo-hub space deploy OUTPUT --repo {repo}",
+        )
+    with tempfile.TemporaryDirectory(prefix="inspo-space-") as name:
+        there = hub.fetch_files(pinned, kept)
+        suggested = re.search(r"^suggested_hardware: (\S+)$", (there / CARD).read_text(encoding="utf-8"), re.MULTILINE)
+        hardware = suggested[1] if suggested else ""
+        compose(Path(name), read_config(there / CONFIG_FILE), there, hardware=hardware)
+        try:
+            return hub.push_folder(Path(name), repo, kind="space", message="A newer page", stale=_is_ours)
+        except hub.HubFailure as failure:
+            raise PublishError(
+                f"the Space is as it was: {failure.fault.message}",
+                where=repo,
+                expected="a Space that this token may write",
+                fix="repeat the command",
+            ) from failure
+
+
+def _is_run(path: str) -> bool:
+    return path.startswith(f"{RUN}/")
 
 
 def _configuration(output: Path, wishes: SpaceWishes) -> tuple[SpaceConfig, Path]:
