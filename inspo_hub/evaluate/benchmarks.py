@@ -10,6 +10,7 @@ from typing import Any
 
 from inspo_hub.errors import DataError
 from inspo_hub.evaluate.alpaca_eval import BASELINE, AlpacaEval, TablesSource, read_alpaca_eval
+from inspo_hub.evaluate.arena import Version
 from inspo_hub.recipe.prompt_sets import PROMPT_SETS
 
 CREATIVE = "creative_writing"
@@ -35,6 +36,11 @@ class Benchmark:
     @property
     def is_arena(self) -> bool:
         return self.name in ARENA_BASELINES
+
+    @property
+    def arena_version(self) -> Version:
+        """Whose rules of Arena-Hard hold."""
+        return "0.1" if self.name == "arena_hard_v0.1" else "2.0"
 
     def first(self, limit: int | None) -> Benchmark:
         """Its first rows."""

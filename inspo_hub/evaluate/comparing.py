@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inspo_hub.evaluate.arena import Games
+from inspo_hub.evaluate.arena import Games, arena_score
 from inspo_hub.evaluate.judge import Judge
 from inspo_hub.evaluate.length_control import (
     ALPACA_TABLES_LC,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from inspo_hub.evaluate.judges import AnyJudge
     from inspo_hub.evaluate.prompts import Prompt
 
+ARENA_SCORE = "Arena-Hard's score by this judge, with the interval that its version quotes: not the leaderboard's"
 STYLE_CONTROLLED = "style-controlled win rate, with Arena-Hard's features: not the leaderboard's"
 ADJUSTED_RESAMPLES = 300
 """Each is a regression."""
@@ -140,8 +141,12 @@ def adjusted_readings(
         if reading is not None:
             found[pair][label] = reading
     if benchmark is not None and benchmark.is_arena and benchmark.baseline in answers.opponents:
-        for name, estimate in _styled(answers, judged, benchmark, **options).items():
-            found[name, benchmark.baseline][STYLE_CONTROLLED] = estimate
+        played = _games(answers, judged, benchmark)
+        styled = style_controlled(played, **options).scores
+        for name, (games, _) in played.items():
+            readings = found[name, benchmark.baseline]
+            readings[ARENA_SCORE] = arena_score(games, version=benchmark.arena_version, resamples=resamples, seed=seed)
+            readings[STYLE_CONTROLLED] = styled[name]
     return found
 
 
@@ -161,10 +166,8 @@ def _length_tables(answers: Answers, benchmark: Benchmark | None, against: str) 
     return ALPACA_TABLES_LC, {"difficulty": difficulty, "gamed": tables.gamed}
 
 
-def _styled(
-    answers: Answers, judged: Judged, benchmark: Benchmark, *, resamples: int, seed: int
-) -> Mapping[str, Estimate]:
-    """All systems against the baseline, with one effect of style."""
+def _games(answers: Answers, judged: Judged, benchmark: Benchmark) -> dict[str, tuple[Games, np.ndarray]]:
+    """Each system's games against the baseline, the two of a question as one, and what its style has more of."""
     styles = {
         name: [style_of(text, tokens) for text, tokens in zip(texts, answers.tokens[name], strict=True)]
         for name, texts in answers.texts.items()
@@ -177,7 +180,7 @@ def _styled(
                 weights = judged.preferences[first, second].weights
             games = Games(questions=answers.clusters, scores=_preferences(judged, (first, second)), weights=weights)
             played[first] = (games, style_difference(styles[first], styles[second]))
-    return style_controlled(played, resamples=resamples, seed=seed).scores
+    return played
 
 
 def opponents_of(against: str, systems: Sequence[str], benchmark: Benchmark | None, more: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 from inspo_hub.errors import DataError
 from inspo_hub.evaluate.alpaca_eval import TablesSource
 from inspo_hub.evaluate.benchmarks import Benchmark, model_answers, model_outputs, read_benchmark
-from inspo_hub.evaluate.comparing import STYLE_CONTROLLED, Answers, Judged, adjusted_readings, opponents_of
+from inspo_hub.evaluate.comparing import ARENA_SCORE, STYLE_CONTROLLED, Answers, Judged, adjusted_readings, opponents_of
 from inspo_hub.evaluate.length_control import ALPACA_TABLES_LC, LENGTH_ADJUSTED
 from inspo_hub.evaluate.prompts import prompts_from_rows
 from inspo_hub.evaluate.verdicts import Verdicts
@@ -136,7 +136,8 @@ def test_readings_are_named_for_what_they_are(alpaca: Benchmark, arena: Path) ->
     benchmark = read_benchmark("arena_hard", arena, "x@1")
     answers, judged = judged_rows(150, None, benchmark.baseline)
     styled = adjusted_readings(answers, judged, benchmark, resamples=10, seed=0)
-    assert set(styled["short", benchmark.baseline]) == {LENGTH_ADJUSTED, STYLE_CONTROLLED}
+    assert set(styled["short", benchmark.baseline]) == {LENGTH_ADJUSTED, ARENA_SCORE, STYLE_CONTROLLED}
+    assert styled["long", benchmark.baseline][ARENA_SCORE].level == 0.90
 
 
 def test_too_few_rows_have_no_adjusted_reading() -> None:
