@@ -89,4 +89,6 @@ def tell(jobs: Sequence[VariantJob], output: Path, report: Sequence[str]) -> Non
     """Says where the results are; `report` are the files to read first."""
     lines = [f"{job.name}: {job.output}" for job in jobs]
     lines += [f"report: {file}" for file in report]
+    if all(job.recipe.publish is None for job in jobs):
+        lines.append(f"to publish: inspo-hub publish {output} --repo OWNER/NAME")
     log.info("%s", "\n".join(["results", *(f"  {line}" for line in lines)]))

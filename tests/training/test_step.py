@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,6 +167,14 @@ def test_processes_share_a_step_without_loss_or_repeat_and_in_lockstep(processes
     for share in shares:
         fillers = [micro.filler for micro in share.micro_batches]
         assert fillers == sorted(fillers, reverse=True)  # gradients are exchanged in the last one, a real one if any
+
+
+def test_progress_goes_from_the_first_step_to_the_last() -> None:
+    pairs = make_pairs()
+    steps = [np.array([0, 1]), np.array([2, 3]), np.array([4, 5, 6])]
+    dataset = dataclasses.replace(make_dataset(pairs, SCORES, {}), steps=steps)
+    assert [dataset[step].progress for step in range(3)] == [0.0, 0.5, 1.0]
+    assert [dataset[step].pairs for step in range(3)] == [2, 2, 3]
 
 
 def test_a_process_without_pairs_contributes_nothing(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from inspo_hub.metrics import METRICS
 from inspo_hub.recipe import load_recipe
 from inspo_hub.training import reference_pass
 from inspo_hub.training.observing import reading_share
+from inspo_hub.training.progress import ProgressLines
 from inspo_hub.workflow import run
 from tests.training.conftest import RECIPE, TEMPLATE, Project, make_project
 
@@ -75,6 +77,7 @@ def test_twins_leave_what_the_contract_names_and_say_what_they_share_once(
     assert said.count("re-scored rows agree to 0 nats") == 1
     assert "reference: 45 rows, 0 of them cached (training)" in said
     assert "reference: 45 rows, 45 of them cached (training)" in said, "the second twin finds what the first scored"
+    assert f"to publish: inspo-hub publish {folder} --repo OWNER/NAME" in said
     assert re.search(r"dpo  step 2/4  loss .* left 0:00:\d\d$", said, re.MULTILINE)
 
 
@@ -110,6 +113,64 @@ def test_every_line_has_its_metrics_and_held_out_ones_do_not_depend_on_the_batch
     timings = [json.loads(line) for line in (folders[0] / "timings.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in timings] == [1, 2, 3]
     assert all(line["tokens_per_second"] > 0 for line in timings)
+
+
+def reference_of(folder: Path) -> str:
+    return str(json.loads((folder / "trained.json").read_text(encoding="utf-8"))["reference"]["name"])
+
+
+def test_a_reference_in_the_same_contexts_starts_with_every_margin_at_zero(here: Project) -> None:
+    settings = ["conditioning=symmetric", "train.max_steps=1"]
+    plain = train(here, "plain-reference", *settings)
+    same = train(here, "same-contexts", *settings, "reference.context=conditioned")
+    for folder, zeros in ((plain, 1), (same, 2)):
+        start = records(folder, "heldout")[0]
+        margins = [start["plain_margin_std"], start["conditioned_margin_std"]]
+        assert sum(margin == pytest.approx(0, abs=1e-5) for margin in margins) == zeros
+    assert reference_of(same).startswith("initial policy (")
+
+
+def test_another_model_as_the_reference_is_named_and_scores(here: Project, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(1)
+    other = LlamaForCausalLM(LlamaConfig.from_pretrained(here.folder / "base"))
+    other.save_pretrained(here.folder / "elsewhere")
+    settings = ["conditioning=none", "train.max_steps=1", "reference.source=model"]
+    folder = train(here, "other-reference", *settings, f"reference.id={here.folder}/elsewhere")
+    assert reference_of(folder).startswith("model ")
+    assert "reference: model " in caplog.text
+    start = records(folder, "heldout")[0]
+    assert start["plain_margin_std"] > 0.01, "policy and reference are two models"
+    pairs = [line for line in records(folder, "train") if line["pairs"]]
+    assert pairs[0]["offline_kl_estimate"] != pytest.approx(0, abs=1e-3)
+
+
+def test_objectives_without_a_reference_and_ablations_with_a_caution(
+    here: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = train(here, "orpo", "objective={name: orpo}", "train.max_steps=1")
+    assert "reference:" not in caplog.text
+    assert "offline_kl_estimate" not in records(folder, "train")[0]
+    train(here, "ablation", "conditioning=rejected_only", "train.max_steps=1")
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [text for text in warnings if "is an ablation" in text] == warnings
+    assert len(warnings) == 1
+
+
+def test_a_terminal_gets_a_bar_and_the_lines_as_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    state = SimpleNamespace(is_world_process_zero=True, max_steps=2, global_step=0)
+    control = SimpleNamespace(should_log=False)
+    lines = ProgressLines("dpo")
+    lines.on_train_begin(None, state, control)  # type: ignore[arg-type]
+    for state.global_step in (1, 2):
+        lines.on_step_end(None, state, control)  # type: ignore[arg-type]
+        lines.on_log(None, state, control, logs={"loss": 0.5, "plain_margin": 0.25})  # type: ignore[arg-type]
+    lines.on_train_end(None, state, control)  # type: ignore[arg-type]
+    assert control.should_log, "the last step is logged, whole interval or not"
+    assert re.search(r"dpo: +100%.*2/2", capsys.readouterr().err)
+    assert "dpo  step 1/2  loss 0.5  margin 0.25  left 0:00:00" in caplog.text
 
 
 def test_plain_metrics_are_of_the_whole_interval_where_reading_them_is_cheap(
