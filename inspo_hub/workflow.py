@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -119,7 +120,7 @@ def _only_run_in(output: Path) -> Iterator[None]:
     """Keeps other runs out of the output folder; the operating system lets go of it when this process ends, however.
 
     Raises:
-        RecipeError: another run works there.
+        RecipeError: another run works there, or nothing can be written there.
     """
     from inspo_hub.training.processes import on_first_process
 
@@ -127,6 +128,7 @@ def _only_run_in(output: Path) -> Iterator[None]:
     lock = FileLock(hub.cache_dir() / "running" / f"{name}.lock")
 
     def take() -> None:
+        _refuse_unwritable(output)
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
@@ -143,6 +145,17 @@ def _only_run_in(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_unwritable(output: Path) -> None:
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise RecipeError(
+            f"{there} is no folder that this user may write to",
+            where=f"output {output}",
+            expected="a folder, or a place where one can be made",
+            fix="choose another one: --output DIR",
+        )
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from inspo_hub.training.policy import Policy, load_policy
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
-from inspo_hub.training.startup import packing_layout
+from inspo_hub.training.startup import check_positions, packing_layout
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
@@ -80,6 +80,7 @@ def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
         return done
     policy = load_policy(job, loading_device())
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(policy.model))
+    check_positions(job, policy.model)
     policy = replace(policy, model=share_out(policy.model, _dtype(job)))
     return _Session(job, policy, packing_layout(job, policy.model), on_save).train()
 

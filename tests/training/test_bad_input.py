@@ -124,6 +124,38 @@ def test_a_second_run_in_the_same_folder_is_refused(copy: Project, capsys: pytes
         pass  # let go of
 
 
+def test_an_output_that_is_a_file(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy.folder / "out").write_text("mine", encoding="utf-8")
+    said = fail(copy, capsys, 2)
+    assert "out is no folder that this user may write to" in said
+    assert "--output" in said
+    assert (copy.folder / "out").read_text(encoding="utf-8") == "mine"
+
+
+def test_paths_beyond_a_table_of_positions(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=64, n_embd=16, n_layer=1, n_head=2)).save_pretrained(
+        copy.folder / "base"
+    )
+    said = fail(copy, capsys, 2)
+    assert "tokens, and the model has 64 positions" in said
+    assert "data.max_length" in said
+
+
+def test_paths_beyond_what_a_rotary_model_was_made_for_are_warned_of(
+    copy: Project, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = json.loads((copy.folder / "base" / "config.json").read_text(encoding="utf-8"))
+    (copy.folder / "base" / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 64}))
+    for length, warned in ((64, False), (256, True)):
+        caplog.clear()
+        settings = ["train.max_steps=1", f"data.max_length={length}"]
+        arguments = [part for setting in settings for part in ("--set", setting)]
+        assert main(["run", str(copy.recipe), "--output", str(copy.folder / str(length)), *arguments]) == 0
+        assert ("and the model has 64 positions" in caplog.text) is warned
+
+
 def test_sigterm_before_the_first_step_is_an_interruption(
     copy: Project, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
