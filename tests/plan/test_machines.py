@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -248,6 +250,10 @@ def test_texts_and_json_say_the_same() -> None:
     assert facts["settings"] == found.settings
     assert facts["launch"] == found.launch
     assert f"--num_processes {found.chosen.setting.devices} -m inspo_hub.run" in found.launch
+    profile = re.search(r"--config_file (\S+)", found.launch)
+    assert profile is not None
+    assert Path(profile[1]).is_file(), "the profile that the plan names is shipped"
+    assert Path(profile[1]).stem == found.chosen.setting.engine
     assert plan(shape=SMALL, gpus=1).launch is None
     for text in (to_text("recipe", found), to_markdown("recipe", found)):
         assert f"{found.variants[0].tokens:,}" in text
