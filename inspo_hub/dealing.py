@@ -88,6 +88,16 @@ def deal_step(costs: Numbers, n_processes: int) -> list[list[int]]:
     return [sorted(share) for share in shares]
 
 
+def steps_within(steps: Sequence[Sequence[int]] | StepOrder, tokens: Numbers, most: int) -> int:
+    """How many of the first steps lay out no more than `most` tokens together; `tokens` are those of each row."""
+    total = 0
+    for done, rows in enumerate(steps):
+        total += sum(int(tokens[row]) for row in rows)
+        if total > most:
+            return done
+    return len(steps)
+
+
 def pack_micro_batches(tokens: Numbers, tokens_per_microbatch: int) -> list[list[int]]:
     """Positions in each micro-batch, filled under the token budget by best fit, longest pairs first.
 

@@ -15,6 +15,7 @@ from inspo_hub.dealing import (
     pack_micro_batches,
     plan_step,
     step_indices,
+    steps_within,
     worst_case_pairs,
 )
 
@@ -188,3 +189,8 @@ def test_the_worst_case_is_as_large_as_any_micro_batch_of_the_run(budget: int) -
 def test_the_largest_micro_batch() -> None:
     assert largest_micro_batch([[0], [1, 2], []], [5, 3, 4]) == [1, 2]
     assert largest_micro_batch([], [5]) == []
+
+
+def test_steps_within_a_budget_of_tokens_are_the_first_that_fit() -> None:
+    steps, tokens = [[0, 1], [2, 3], [4]], [3, 4, 1, 2, 50]
+    assert [steps_within(steps, tokens, most) for most in (6, 7, 9, 10, 59, 60, 1000)] == [0, 1, 1, 2, 2, 3, 3]

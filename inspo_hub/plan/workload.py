@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from inspo_hub.cost import Layout, ModelShape, PairFlops, PairWork, pair_flops, pair_work
-from inspo_hub.dealing import plan_step, step_indices
+from inspo_hub.dealing import plan_step, step_indices, steps_within
 from inspo_hub.plan.timing import NO_WORK, Work
 
 if TYPE_CHECKING:
@@ -125,6 +125,9 @@ class Workload:
         packing = Packing.of(recipe, data)
         if data.exact:
             steps = [[int(row) for row in rows] for rows in order]
+            if train.max_tokens is not None:
+                tokens = [int(packing.pair(row).tokens) for row in data.rows]
+                steps = steps[: max(1, steps_within(steps, tokens, train.max_tokens))]
             return cls(packing, data.rows, len(steps), sum(map(len, steps)), True, steps)
         draw = random.Random(f"steps of a plan, seed {recipe.seed}")
         size = min(train.pairs_per_step, data.train_pairs)
@@ -133,8 +136,12 @@ class Workload:
             draw.sample(population, size) if size <= len(population) else draw.choices(population, k=size)
             for _ in range(min(DRAWN_STEPS, len(order)))
         ]
-        pairs = int(min(len(order) * train.pairs_per_step, round(data.train_pairs * train.epochs)))
-        return cls(packing, data.rows, len(order), pairs, False, drawn)
+        count = len(order)
+        if train.max_tokens is not None:
+            of_a_step = size * sum(int(packing.pair(row).tokens) for row in data.rows) / len(data.rows)
+            count = max(1, min(count, int(train.max_tokens / of_a_step)))
+        pairs = int(min(count * train.pairs_per_step, round(data.train_pairs * train.epochs)))
+        return cls(packing, data.rows, count, pairs, False, drawn)
 
     @cached_property
     def tokens_of(self) -> list[int]:

@@ -29,6 +29,12 @@ class TrainSection(Section):
     lr: float = Field(gt=0, description="Peak learning rate per step.")
     epochs: float = Field(1.0, gt=0, description="Passes over the training pairs; a fraction is a part of a pass.")
     max_steps: int | None = Field(None, ge=1, description="Optimizer steps at most; null: as many as epochs needs.")
+    max_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Tokens that all steps may lay out together; training ends before the step that would pass it, and "
+        "the schedule with it. The same for twins is an equal budget, where a step of one takes more. null: no limit.",
+    )
     pairs_per_step: int = Field(128, ge=1, description="Pairs of one optimizer step, over all processes together.")
     tokens_per_microbatch: int = Field(
         8192, ge=1, description="Tokens of one packed row that goes through the model at a time, per process."

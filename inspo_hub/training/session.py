@@ -17,7 +17,8 @@ from accelerate import PartialState
 from torch import nn
 from transformers import PrinterCallback
 
-from inspo_hub.dealing import step_indices
+from inspo_hub.dealing import step_indices, steps_within
+from inspo_hub.errors import RecipeError
 from inspo_hub.logprobs import prepare_model
 from inspo_hub.models import compute_dtype, embedding_rows, load_model
 from inspo_hub.packing import Layout
@@ -116,15 +117,9 @@ class _Session:
             form=" ".join(filter(None, ["" if self.job.reference_path else self.policy.form, scored_form(self.dtype)])),
         )
         gather_nothing(self.model)
-        train = self.recipe.train
-        steps: Sequence[np.ndarray] = step_indices(
-            len(self.job.train), train.pairs_per_step, epochs=train.epochs, seed=self.recipe.seed
-        )
-        if train.max_steps is not None:
-            steps = steps[: train.max_steps]
         dataset = self._steps(
             self.job.train,
-            steps,
+            self._order(),
             train_reference,
             laid_out_scores(self.recipe),
             alternative_gradient=self.recipe.alternative.gradient,
@@ -141,6 +136,23 @@ class _Session:
         if stop.stopped:
             raise Interrupted(f"{self.job.name}: stopped at step {trainer.state.global_step}")
         return self._finish(trainer, dataset)
+
+    def _order(self) -> Sequence[np.ndarray]:
+        """The rows of every step, as many steps as the recipe's epochs, steps and tokens allow."""
+        train = self.recipe.train
+        steps = step_indices(len(self.job.train), train.pairs_per_step, train.epochs, self.recipe.seed, train.max_steps)
+        if train.max_tokens is None:
+            return steps
+        tokens = self.packer.tokens(self.job.train, laid_out_scores(self.recipe))
+        count = steps_within(steps, tokens, train.max_tokens)
+        if count == 0:
+            raise RecipeError(
+                f"{train.max_tokens:,} tokens hold no step: the first takes {int(tokens[steps[0]].sum()):,}",
+                where="train.max_tokens",
+                expected="room for one step at least",
+                fix="raise it, or lower train.pairs_per_step",
+            )
+        return steps[:count]
 
     def _steps(
         self,

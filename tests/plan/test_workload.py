@@ -173,3 +173,26 @@ def test_how_often_held_out_pairs_are_scored_and_checkpoints_written() -> None:
 
 def test_recipes_made_for_tests_are_valid() -> None:
     assert recipe_of().train.pairs_per_step == 128
+
+
+def test_a_budget_of_tokens_ends_both_twins_at_the_same_cost() -> None:
+    most = 150_000
+    for exact in (True, False):
+        found = {
+            name: variant_of(
+                ROWS,
+                pairs=None if exact else 5000,
+                conditioning={"name": name},
+                train={"pairs_per_step": 10, "epochs": 10, "max_tokens": most},
+            ).workload
+            for name in ("none", "symmetric")
+        }
+        steps = {name: one.steps for name, one in found.items()}
+        assert steps["symmetric"] < steps["none"]
+        for name, one in found.items():
+            assert 0.85 * most < one.tokens <= most * (1 if exact else 1.01), name
+            if exact:
+                whole = variant_of(ROWS, conditioning={"name": name}, train={"pairs_per_step": 10, "epochs": 10})
+                ordered = whole.workload
+                longer = sum(ordered.tokens_of[row] for rows in ordered.order[: one.steps + 1] for row in rows)
+                assert longer > most
