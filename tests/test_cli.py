@@ -342,13 +342,14 @@ def test_only_the_first_process_of_a_launch_warns(monkeypatch: pytest.MonkeyPatc
 
 def test_processes_wait_for_what_the_first_one_does_alone(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
     """Downloads, evaluation and publishing take longer than the ten minutes after which NCCL gives up."""
-    accelerate = pytest.importorskip("accelerate")
+    pytest.importorskip("accelerate")
+    from inspo_hub.training import engine
     from inspo_hub.workflow import run
 
     def started(**settings: Any) -> None:
         raise ZeroDivisionError(settings)
 
-    monkeypatch.setattr(accelerate, "PartialState", started)
+    monkeypatch.setattr(engine, "PartialState", started)
     with pytest.raises(ZeroDivisionError) as raised:
         run(recipe)
     assert raised.value.args[0]["timeout"].total_seconds() >= 12 * 3600
