@@ -110,6 +110,11 @@ def parsed(name: str, arguments: list[str]) -> None:
     assert context.command is command
 
 
+def test_every_command_has_a_row_in_the_readme() -> None:
+    rows = re.findall(r"^\| `inspo-hub ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(commands())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_commands_in_the_text_exist(page: Path) -> None:
     if page.name == "CHANGELOG.md":

@@ -12,6 +12,7 @@ from inspo_hub.recipe.checks import NOT_IN_VARIANTS
 from inspo_hub.recipe.export import EXTENDS
 from inspo_hub.recipe.keys import Key, all_keys
 from inspo_hub.recipe.merging import UNIONS
+from inspo_hub.recipe.schema import HOW_NOT_WHAT
 from inspo_hub.recipe.sweeping import MAX_VARIANTS, SWEPT
 
 _INTRODUCTION = """\
@@ -50,9 +51,9 @@ once with its file, line and dotted key; an unknown key is an error and comes wi
   (`beta0.1_seed0`), and with `variants` every combination of each (`inspo_beta0.1_seed0`). It may change `%(swept)s`
   and what is below them, %(most)d trainings at most. Combinations of one seed share the order of the pairs, all share
   the reference cache. `sweep: {objective: {beta: [..]}}` says the same as `sweep: {objective.beta: [..]}`.
-- **The hash** of a recipe covers every resolved key but `root` and `train`'s `tokens_per_microbatch` and
-  `activation_checkpointing`, which change nothing of the result; it is the same however the recipe is launched, on
-  whatever machine, and split into files. Cards, locks and the labels of Jobs carry it.
+- **The hash** of a recipe covers every resolved key but `root` and, of `train`, `%(machine)s`,
+  which change nothing of the result; it is the same however the recipe is launched, on whatever machine, and split into
+  files. Cards, locks and the labels of Jobs carry it.
 """
 _TABLE = ("| key | value | default | meaning |", "|---|---|---|---|")
 
@@ -61,6 +62,7 @@ def reference_page() -> str:
     """Markdown of every key: value, default, meaning; then the objectives and the conditionings with theirs."""
     frozen = "`, `".join(key for key in NOT_IN_VARIANTS if key not in ("variants", "sweep"))
     words = {"extends": EXTENDS, "frozen": frozen, "swept": "`, `".join(SWEPT), "most": MAX_VARIANTS}
+    words |= {"machine": "`, `".join(HOW_NOT_WHAT)}
     parts = [_INTRODUCTION % words, "## Top level\n"]
     keys = [key for key in all_keys() if key.path.split(".")[0] not in UNIONS or "." not in key.path]
     parts.append(_table(key for key in keys if "." not in key.path))
