@@ -26,6 +26,15 @@ BASE = "base"
 PUBLISHED = "published.json"
 CARD, GENERATIONS = "README.md", "report/generations.jsonl"
 EXAMPLES = 6
+CURATED_PROMPTS = {
+    "explaining": "Explain why the sky is blue to a ten-year-old, in four sentences.",
+    "writing": "Write a short, polite message that declines a wedding invitation.",
+    "reasoning": "A bat and a ball cost 1.10 together. The bat costs 1.00 more than the ball. What does the ball cost?",
+    "coding": "Write a Python function that returns the longest common prefix of a list of strings.",
+    "advice": "I have a job interview tomorrow and cannot sleep. What should I do tonight?",
+    "honesty": "What did I have for breakfast today?",
+}
+"""By category, for models that know a language of people; the tally goes by the categories."""
 Backend = Literal["precomputed", "models"]
 
 
@@ -71,7 +80,7 @@ def space_of_output(
         report=LocalSource(path=str(first.run.resolve())) if (first.run / CARD).is_file() else None,
         votes=votes,
         sampling=_sampling(first),
-        examples=tuple(_examples(answers)),
+        examples=(*_curated(first), *_examples(answers)),
     )
 
 
@@ -178,6 +187,13 @@ def _sampling(variant: Variant) -> SamplingSection:
         max_new_tokens=section.max_new_tokens,
         seed=variant.recipe.seed,
     )
+
+
+def _curated(variant: Variant) -> list[ExampleSection]:
+    """None for a model that lies on this machine only, such as the quickstart's: who knows what it was taught."""
+    if variant.plan.model.is_local:
+        return []
+    return [ExampleSection(text=text, category=category) for category, text in CURATED_PROMPTS.items()]
 
 
 def _examples(answers: Path) -> list[ExampleSection]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,7 +68,6 @@ class Round:
     """Whether the visitor had seen results before voting: such votes are kept and not counted."""
     stop: threading.Event = field(default_factory=threading.Event)
     voting: threading.Lock = field(default_factory=threading.Lock)
-    started: float = field(default_factory=time.time)
 
     @property
     def prompt(self) -> str:

@@ -19,6 +19,7 @@ from compare_page import look
 from compare_page.blocks import Page
 from compare_page.gpu import on_gpu, where  # before torch, which is imported when models are opened
 
+from inspo_hub.errors import InspoError
 from inspo_hub.space import open_service, read_config
 
 HERE = Path(__file__).resolve().parent
@@ -54,7 +55,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     file = Path(os.environ.get("INSPO_SPACE_CONFIG", HERE / "space.json"))
     votes = Path(os.environ.get("INSPO_SPACE_VOTES", file.parent / "votes"))
-    page, schedule = build(file, votes)
+    try:
+        page, schedule = build(file, votes)
+    except InspoError as error:
+        sys.exit(f"error: {error}")
     try:
         launch(page, inbrowser=bool(os.environ.get("INSPO_SPACE_BROWSER")))
     finally:

@@ -95,7 +95,7 @@ def _check_dataset(hub: HubServer, machine: Machine, name: str) -> None:
     files = hub.files(repo, type="dataset")
     assert set(files) == {
         "README.md", "generations.jsonl", "metrics.jsonl", "report/comparison.json", "report/curves.svg",
-        "report/frontier.svg",
+        "report/frontier.svg", "report/budget.svg",
     }  # fmt: skip
     home = str(machine.home).encode()
     assert not [path for path, content in files.items() if home in content]

@@ -19,14 +19,13 @@ from typing import Any
 import pytest
 
 from inspo_hub.recipe.shipped import shipped_folder
-from inspo_hub.space import Service, SpaceConfig, VoteStore, space_of_output, space_page, write_config
-from inspo_hub.space.precomputed import Precomputed
+from inspo_hub.space import SpaceConfig, space_of_output, space_page, write_config
 from tests.hub_server.guard import guard_environment
 from tests.hub_server.process import ROOT, traffic_of
 
 sys.path.insert(0, str(space_page()))
 QUICKSTART = shipped_folder() / "quickstart"
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMIUM_OPTIONS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -82,14 +81,6 @@ def live(twins: Path) -> SpaceConfig:
     config = space_of_output(twins, backend="models")
     limits = config.limits.model_copy(update={"rounds_per_minute": 1000})
     return config.model_copy(update={"limits": limits})
-
-
-@pytest.fixture
-def service(shown: SpaceConfig, tmp_path: Path) -> Service:
-    """The service of the evaluation's answers, without a page."""
-    assert shown.generations is not None
-    precomputed = Precomputed(Path(str(shown.generations)), shown.names)
-    return Service(shown, VoteStore(tmp_path / "votes"), precomputed=precomputed)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import gradio as gr
 
 from compare_page import panels
 from inspo_hub.space import Service
+from inspo_hub.space.config import CURATED, HELDOUT
 from inspo_hub.space.rounds import Choice
 
 VOTES: dict[str, tuple[Choice, str]] = {
@@ -85,7 +86,8 @@ class Parts:
     def _examples(self) -> None:
         kinds: dict[str, list[list[str]]] = {}
         for each in self.config.examples:
-            kinds.setdefault(each.category, []).append([each.text])
+            kind = HELDOUT if each.category == HELDOUT else CURATED
+            kinds.setdefault(kind, []).append([each.text])
         for kind, texts in kinds.items():
             gr.Examples(
                 texts, inputs=[self.prompt], label=f"Examples: {kind}", api_visibility="private", examples_per_page=12
