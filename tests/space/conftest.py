@@ -170,9 +170,9 @@ def live_space(live: SpaceConfig, alone: dict[str, str], tmp_path_factory: pytes
     yield from start_space(live, tmp_path_factory.mktemp("live"), alone)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A real browser, headless."""
+    """A real browser, headless. Of one module: while Playwright is there, nobody else can run an event loop."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api")
