@@ -38,8 +38,7 @@ def offset_finding(offsets: Mapping[str, Offsets], own: str) -> Finding:
     strange = cost[own] > STRANGE
     do = "set reference.context: conditioned, which takes this out of the loss"
     if best != own and cost[best] < cost[own] / 2:
-        do = f"set alternative.format: {best}, which costs {cost[best]:.0%} of a response's nats; or {do[4:]}"
-        do = do.replace("or reference.context", "or set reference.context")
+        do = f"set alternative.format: {best}, which costs {cost[best]:.0%} of a response's nats; or {do}"
     elif own == "turn":
         do += "; or words that the base has read between two answers as alternative.turn_text"
     copying = float((here.itself - here.partner).mean())  # inflates a response that repeats its alternative
