@@ -42,7 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = f"`{command.strip()}`\n\n{pipeline.markdown(found)}"
         _write(options, {"figures": [vars(figure) for figure in found]}, text, command)
         return 0
-    results = [_measured(case, sides, options, runs) for case, sides, runs in _chosen(options)]
+    results: list[CaseResult] = []
+    for case, sides, runs in _chosen(options):
+        results.append(_measured(case, sides, options, runs))
+        # Kept case by case: a preset may take hours.
+        _write_json(options, {"cases": [result.to_json() for result in results]}, command)
     text = report.markdown(results, machine.describe(), command.strip())
     _write(options, {"cases": [result.to_json() for result in results]}, text, command)
     return 0
@@ -128,6 +132,10 @@ def _write(options: argparse.Namespace, figures: dict[str, Any], text: str, comm
     print(text)
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")
+    _write_json(options, figures, command)
+
+
+def _write_json(options: argparse.Namespace, figures: dict[str, Any], command: str) -> None:
     if options.json:
         record = {"command": command, "machine": machine.describe(), **figures}
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

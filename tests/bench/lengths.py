@@ -63,7 +63,7 @@ LAWS: Mapping[str, LengthLaw | FilledLaw] = MappingProxyType(
         "short_prompts": LengthLaw(
             prompt_median=30.5, prompt_sigma=0.95, response_median=372, response_sigma=0.65, within_pair_sigma=0.35
         ),
-        **{f"filled_{share}": FilledLaw(share=share / 100) for share in (20, 40, 60, 80, 95)},
+        **{f"filled_{share}": FilledLaw(share=share / 100) for share in (20, 60, 95)},
     }
 )
 LENGTHS = (*LAWS, "real")
