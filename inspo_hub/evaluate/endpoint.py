@@ -65,8 +65,6 @@ class EndpointJudge:
     concurrency: int = 8
     prices: Prices = field(default_factory=Prices)
     least_mass: float = LEAST_MASS
-    calls: int = 0
-    """Made by this object, those that came from the cache not counted."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -133,7 +131,6 @@ class EndpointJudge:
         if verdict.preference is not None:
             self.cache.put(key, made)
         with self._lock:
-            self.calls += 1
             self._spent += self.prices.of(made)
         return verdict
 
