@@ -210,7 +210,7 @@ def test_a_pull_request_gets_the_plans_of_what_it_changes(tmp_path: Path) -> Non
     base = bash("git rev-parse HEAD", cwd=place).stdout.strip()
     script = f"{SCRIPTS}/plan_changed.sh"
     assert "no recipe differs" in bash(script, cwd=place, env={"BASE": base}).stdout
-    for name in ("a.yaml", "new $(touch pwned).yaml", "accelerate/ddp.yaml"):
+    for name in ("a.yaml", "new $(touch pwned).yaml", "accelerate/ddp.yaml", "_part.yaml"):
         (place / "recipes" / name).write_text("2\n")
     (place / "recipes" / "gone.yaml").unlink()
     bash(f"git add -A && {git} commit -qm change", cwd=place)
@@ -225,7 +225,7 @@ def test_a_pull_request_gets_the_plans_of_what_it_changes(tmp_path: Path) -> Non
     (tmp_path / "bin" / "calls").unlink()
     bash(script, cwd=place, env={"BASE": base, "LABEL": "plan"}, first_on_path=stub)
     planned = [line for line in (tmp_path / "bin" / "calls").read_text().splitlines() if line.endswith("--summary")]
-    assert len(planned) == 3, "all that are there, the launch profiles left out"
+    assert len(planned) == 3, "all that are there, without launch profiles and parts"
 
 
 @pytest.mark.parametrize(("tag", "exit_code"), [("v1.2.3", 0), ("1.2.3", 0), ("v1.2.4", 1)])

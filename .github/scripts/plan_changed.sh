@@ -4,10 +4,10 @@
 set -euo pipefail
 recipes=()
 if [ "${LABEL:-}" = plan ]; then
-  while IFS= read -r file; do recipes+=("$file"); done < <(git ls-files -- 'recipes/*.yaml' ':!recipes/accelerate')
+  while IFS= read -r file; do recipes+=("$file"); done < <(git ls-files -- 'recipes/*.yaml' ':!recipes/accelerate' ':(exclude,glob)recipes/**/_*')
 else
   while IFS= read -r file; do recipes+=("$file"); done < <(
-    git diff --name-only --diff-filter=d "$BASE"...HEAD -- 'recipes/*.yaml' ':!recipes/accelerate'
+    git diff --name-only --diff-filter=d "$BASE"...HEAD -- 'recipes/*.yaml' ':!recipes/accelerate' ':(exclude,glob)recipes/**/_*'
   )
 fi
 if [ "${#recipes[@]}" -eq 0 ]; then
