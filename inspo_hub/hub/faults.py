@@ -61,6 +61,8 @@ def classify(error: BaseException) -> Fault:
         return Fault("away", text, wait_s=math.inf)  # asking again cannot help
     if isinstance(error, errors.HTTPError | ConnectionError | TimeoutError):
         return _classify_text(text)
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return Fault("denied", text)  # an OSError, of which no repetition makes a token
     if isinstance(error, errors.LocalEntryNotFoundError):  # the client looked in its cache after a failed call
         return classify(error.__cause__) if error.__cause__ is not None else Fault("away", text, wait_s=math.inf)
     if isinstance(error, errors.EntryNotFoundError):

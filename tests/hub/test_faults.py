@@ -39,6 +39,7 @@ def _wrapped(cause: Exception) -> RuntimeError:
         (errors.HTTPError("peer closed connection"), "away"),
         (errors.OfflineModeIsEnabled("offline"), "away"),
         (errors.LocalEntryNotFoundError("not in the cache"), "away"),
+        (errors.LocalTokenNotFoundError("Token is required"), "denied"),
         (errors.EntryNotFoundError("gone"), "missing"),
         (OSError(errno.ENOSPC, "No space left on device"), "local"),
         (PermissionError(errno.EACCES, "denied"), "local"),
