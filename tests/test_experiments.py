@@ -248,3 +248,27 @@ def test_series_run_by_name_and_a_second_time_from_disk(tmp_path: Path, monkeypa
     again = perform("conditioning", tmp_path, [0])
     assert again.splitlines()[:-1] == page.splitlines()[:-1], "all but the time it took"
     assert [file.stat().st_mtime_ns for file in weights] == before
+    given = perform("novel_alternatives", tmp_path, [0])  # of the same models
+    assert given.count("\n| an answer with everything wrong |") == 2, "quality, and well-formed answers"
+
+
+@pytest.mark.slow
+def test_overhead_runs_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSPO_HUB_CACHE", str(tmp_path / "cache"))
+    page = perform("overhead", tmp_path, [0])
+    rows = {line.split(" | ")[0]: line.split(" | ") for line in page.splitlines() if line.startswith("| ")}
+    tokens = {name: float(rows[f"| {name}"][1]) for name in ("dpo", "symmetric", "averaged")}
+    assert tokens["symmetric"] == tokens["averaged"] > 1.5 * tokens["dpo"]
+    assert all(rows[f"| {name}"][6].startswith("none") for name in tokens), "the checkpoint's format is the base's"
+
+
+def test_the_perfect_answer_is_perfect_and_the_wrong_one_has_nothing_right() -> None:
+    with importing(EXPERIMENTS, RECIPES / "quickstart"):
+        novel: Any = import_module("novel_alternatives")
+        judge: Any = import_module("judge")
+        for question in (
+            "What is the owl like? Answer for a child. Be brief.",
+            "Describe the crab for a report. Tell me more.",
+        ):
+            assert judge.score(question, novel.perfect(question, right=True)) == judge.MAX_QUALITY
+            assert judge.score(question, novel.perfect(question, right=False)) == 0.0

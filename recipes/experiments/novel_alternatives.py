@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SYSTEMS = ("base", "dpo", "symmetric", "averaged")
-PROMPTS = 96
+PROMPTS = 64
 
 
 def perfect(question: str, *, right: bool) -> str:
