@@ -17,13 +17,22 @@ import pytest
 from inspo_hub import hub as our_hub
 from inspo_hub.cli import main
 from inspo_hub.errors import PublishError, RecipeError, ResolutionError
-from inspo_hub.space import SpaceConfig, VoteStore, deploy_space, open_service, read_config, write_config
+from inspo_hub.space import (
+    SpaceConfig,
+    VoteStore,
+    deploy_space,
+    open_service,
+    read_config,
+    space_page,
+    write_config,
+)
 from inspo_hub.space.config import VotesSection
 from inspo_hub.space.deployment import SpaceWishes, compose
 from inspo_hub.space.outputs import space_of_output
 from tests.hub_server import HubServer
 from tests.hub_server.cards import check_card, front_matter
 from tests.hub_server.faults import Answer
+from tests.hub_server.process import ROOT
 from tests.space.conftest import Served, free_port, start_space, wait_until_up
 from tests.space.test_rounds import BLUE, Scripted, service_of
 
@@ -188,6 +197,16 @@ def test_what_cannot_be_previewed_is_said(
 ) -> None:
     assert main(["space", *(each.format(twins=twins, folder=tmp_path) for each in arguments)]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_spaces_requirements_are_those_that_are_tested_here() -> None:
+    """But for torch, whose newest is too new for ZeroGPU, and what is on the Hub only."""
+    here = set((ROOT / "constraints.txt").read_text().split())
+    there = {line for line in (space_page() / "requirements.txt").read_text().splitlines() if line[0] != "#"}
+    assert {line.split("==")[0] for line in there - here} == {"torch", "spaces"}
+    card = front_matter((space_page() / "README.md").read_text())
+    assert card is not None
+    assert f"gradio=={card['sdk_version']}" in here
 
 
 # --- outputs and commands
