@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from inspo_hub.recipe.judge_checks import KINDS, judge_conflicts
+from inspo_hub.recipe.judge_checks import KINDS, judge_conflicts, opponent_conflicts
 from inspo_hub.recipe.overrides import Override, apply_overrides
 from inspo_hub.recipe.paths import PathResolver
 from inspo_hub.recipe.problems import Problem, RecipeProblems
@@ -65,4 +65,5 @@ def _validate(tree: Node) -> tuple[EvaluateSection | None, list[Problem]]:
     except ValidationError as error:
         found = [{**details, "loc": (SECTION, *details["loc"])} for details in error.errors(include_url=False)]
         return None, [problem for details in found for problem in problems_at(tree, details)]  # type: ignore[arg-type]
-    return section, [locate(tree, conflict) for conflict in judge_conflicts(section.judge, (SECTION, "judge"))]
+    conflicts = [*judge_conflicts(section.judge, (SECTION, "judge")), *opponent_conflicts(section)]
+    return section, [locate(tree, conflict) for conflict in conflicts]
