@@ -52,6 +52,8 @@ def test_links_lead_to_files_and_headings_that_are_there(page: Path) -> None:
         path, _, heading = target.partition("#")
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), f"{page.name} links to {target}"
+        of_the_site = page.parent != ROOT / "docs" or file.is_relative_to(ROOT / "docs")
+        assert of_the_site, f"{page.name} links to {target}, which the site does not have: write `{path}`"
         if heading and file.suffix == ".md":
             assert heading in anchors(file), f"{page.name} links to {target}"
 
