@@ -24,6 +24,7 @@ from inspo_hub.attention import (
 )
 from inspo_hub.attention.blocks import TILE_QUERIES, blocks_of, visible
 from inspo_hub.attention.blockwise import Saved, Scoring
+from inspo_hub.attention.context import LayerContext
 
 # A trunk and a branch; a trunk, a cut alternative and a branch with two contexts; a lone run; a branch of one token.
 ROW = (
@@ -265,6 +266,43 @@ def test_one_variable_length_launch_equals_the_dense_line(
         torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS.keys())
+@pytest.mark.parametrize("kernel", ["blocks", "one launch"])
+def test_a_context_of_another_row_is_seen_and_gets_no_gradient(
+    scoring: Scoring, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kernel == "one launch":
+        monkeypatch.setattr(varlen, "kernel_for", lambda *_args: PlainVarlen())
+    before, segments = 40, (Segment(0, 9, ((0, 12), (30, 37))), Segment(9, 10, ((3, 4),)), Segment(10, 21, ((12, 40),)))
+    stopped = torch.tensor([0, 9, 10])
+    q, k, v, grad = tensors(before + 21, dtype=torch.float64)
+    context = LayerContext(k[:, :, :before].detach(), v[:, :, :before].detach(), stopped)
+    own = [x[:, :, before:].detach().requires_grad_() for x in (q, k, v)]
+    layout = lay_out(segments, before=before)
+    layout = type(layout)(plan=layout.plan, gather=gather_keys(segments, before=before))
+    assert layout.before == before
+    sees = torch.zeros(21, before + 21, dtype=torch.bool)
+    for segment in segments:
+        for query in range(segment.start, segment.stop):
+            path = [key for start, stop in segment.context for key in range(start, stop)]
+            path += range(before + segment.start, before + query + 1)
+            sees[query, path[-scoring.window :]] = True
+    trained = torch.ones(21, 1, dtype=torch.bool).index_fill(0, stopped, False)
+    keys, values = (
+        torch.cat([kept, torch.where(trained, x, x.detach())], 2)
+        for kept, x in ((context.key, own[1]), (context.value, own[2]))
+    )
+    expected = dense(own[0], keys, values, sees, scoring)
+    actual = tree_attention(*own, layout=layout, context=context, **scoring._asdict())
+    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
+    wanted = torch.autograd.grad(expected, own, grad[:, before:])
+    for ours, theirs in zip(torch.autograd.grad(actual, own, grad[:, before:]), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-11)
+    mask = flex.mask_function(layout, scoring.window, torch.device("cpu"))
+    rows, columns = torch.arange(21)[:, None].expand(-1, before + 21), torch.arange(before + 21).expand(21, -1)
+    assert torch.equal(mask(torch.tensor(0), torch.tensor(0), rows, columns), sees)
 
 
 @pytest.mark.parametrize("scoring", SCORINGS.values(), ids=SCORINGS.keys())

@@ -34,26 +34,32 @@ def test_the_start_up_check_chooses_the_tree(architecture: Architecture, dtype: 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.name)
-def test_gradients_equal_the_cpus(architecture: Architecture) -> None:
+@pytest.mark.parametrize("gradient", ["full", "stopped"])
+def test_gradients_equal_the_cpus(architecture: Architecture, gradient: Any) -> None:
     on_cpu, on_gpu = architecture.build(torch.float32), architecture.build(torch.float32).cuda()
-    batch = pack_pairs(pairs(), SCORES, separator=(3, 4))
+    batch = pack_pairs(pairs(), SCORES, separator=(3, 4), alternative_gradient=gradient)
     for model, some in ((on_cpu, batch), (on_gpu, batch.to("cuda"))):
-        sum(value.sum() for value in vars(tree_logps(model, some)).values()).backward()
+        logps = vars(tree_logps(model, some)).values()
+        sum(value.sum() for value in logps if value.requires_grad).backward()
     for (name, a), b in zip(on_cpu.named_parameters(), on_gpu.parameters(), strict=True):
         assert a.grad is not None, name
         torch.testing.assert_close(b.grad.cpu(), a.grad, rtol=0, atol=2e-3 * float(a.grad.abs().max()))  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_forward_and_a_backward_never_wait_for_the_device(fused: bool) -> None:
+@pytest.mark.parametrize("gradient", ["full", "stopped"])
+def test_a_forward_and_a_backward_never_wait_for_the_device(fused: bool, gradient: Any) -> None:
     model: Any = prepare_model(TREE[0].build(torch.bfloat16).cuda())
-    batch = pack_pairs(pairs(), SCORES, separator=(3, 4)).to("cuda")
+    batch = pack_pairs(pairs(), SCORES, separator=(3, 4), alternative_gradient=gradient).to("cuda")
+    given: Any = ("chosen_given_rejected", "rejected_given_chosen")
 
     def step() -> None:
         if fused:
-            tree_losses(model, batch, lambda logps, _pairs: -logps.get("chosen"), scores=SCORES).total.backward()
+            losses = tree_losses(model, batch, lambda logps, _pairs: -logps.get("chosen_given_rejected"), scores=given)
+            losses.total.backward()
         else:
-            sum(value.sum() for value in vars(tree_logps(model, batch)).values()).backward()
+            logps = vars(tree_logps(model, batch)).values()
+            sum(value.sum() for value in logps if value.requires_grad).backward()
 
     step()
     torch.cuda.synchronize()
