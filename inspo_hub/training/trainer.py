@@ -22,6 +22,7 @@ from inspo_hub.metrics import PairMetrics
 from inspo_hub.packing import PackedBatch
 from inspo_hub.training.checkpoints import rotate, seal, write_json_atomically
 from inspo_hub.training.coupled import CoupledPair, couple_pairs
+from inspo_hub.training.finite import stop_if_weights_are_not_finite
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.parts import TrainerParts
 from inspo_hub.training.steps import MicroBatch, StepShare, to_device
@@ -228,6 +229,7 @@ class PreferenceTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The Trainer's checkpoint plus the open metrics interval, sealed when every process has written its part."""
         self._stop_if_not_finite(always=True)
+        stop_if_weights_are_not_finite(self.model, self.accelerator, self.state.global_step)
         super()._save_checkpoint(model, trial)
         folder = self._checkpoints() / f"checkpoint-{self.state.global_step}"
         state = self.train_metrics.state_dict(self.accelerator)
@@ -241,6 +243,8 @@ class PreferenceTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """One ordinary model, under every engine and whatever the form of the engine's own checkpoints."""
+        if not _internal_call:
+            stop_if_weights_are_not_finite(self.model, self.accelerator, self.state.global_step)
         if not self.is_fsdp_enabled:
             super().save_model(output_dir, _internal_call)
             return

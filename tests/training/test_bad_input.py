@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,29 @@ def test_a_diverging_run_stops_with_its_rows_and_no_model(copy: Project, capsys:
     assert "not finite" in said
     assert "train.jsonl/train/" in said
     assert "train.lr" in said
+
+
+def test_weights_that_a_gradient_spoiled_are_never_saved(
+    copy: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every loss is finite, and the gradient of the fourth step is not: step 2 stays the last checkpoint."""
+    from inspo_hub.training.trainer import PreferenceTrainer
+
+    step = PreferenceTrainer.training_step
+
+    def spoiled(self: PreferenceTrainer, model: Any, inputs: Any, *arguments: Any) -> Any:
+        loss = step(self, model, inputs, *arguments)
+        if self.state.global_step == 3:
+            next(model.parameters()).grad.view(-1)[0] = float("inf")
+        return loss
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PreferenceTrainer, "training_step", spoiled)
+        said = fail(copy, capsys, 4, "--set", "train.save_every=2")
+    assert "weights are not finite after step 4" in said
+    assert "train.lr" in said
+    checkpoints = sorted(path.name for path in (copy.folder / "out" / "checkpoints").glob("checkpoint-*"))
+    assert checkpoints == ["checkpoint-2"]
 
 
 def test_errors_as_one_json_object(copy: Project, capsys: pytest.CaptureFixture[str]) -> None:
