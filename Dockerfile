@@ -1,4 +1,4 @@
-# Training on NVIDIA GPUs: docker build -t inspo-hub . && docker run --gpus all -v "$PWD:/work" inspo-hub run recipe.yaml
+# Training on NVIDIA GPUs: docker build -t inspo-hub . && docker run --gpus all -v "$PWD:/runs" inspo-hub run recipe.yaml
 # CUDA's libraries come with torch's wheels; the host brings the driver. The compiler is for torch.compile and Triton.
 FROM python:3.12-slim-bookworm
 
@@ -14,10 +14,10 @@ COPY inspo_hub ./inspo_hub
 COPY recipes ./recipes
 RUN python -m pip install --no-cache-dir --constraint constraints.txt '.[peft,track]'
 
-RUN useradd --create-home --uid 1000 user && mkdir /work && chown user /work
+RUN useradd --create-home --uid 1000 user && mkdir /runs && chown user /runs
 USER user
-WORKDIR /work
-ENV HF_HOME=/work/.cache/huggingface \
+WORKDIR /runs
+ENV HF_HOME=/runs/.cache/huggingface \
     PYTHONUNBUFFERED=1
 ENTRYPOINT ["inspo-hub"]
 CMD ["--help"]

@@ -125,7 +125,7 @@ def _compare(
         judging=judged.facts,
     )
     samples = [sample for _ in answering.prompts for sample in range(sampling.samples_per_prompt)]
-    write_report(folder, answers, systems, samples, judged, result)
+    write_report(folder, answers, systems, samples, judged, result, benchmark)
     write_exports(folder, answers, samples, answering.prompts, benchmark)
     return result
 

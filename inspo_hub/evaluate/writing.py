@@ -25,20 +25,24 @@ def write_report(
     samples: Sequence[int],
     judged: Judged,
     result: EvaluationResult,
+    benchmark: Benchmark | None,
 ) -> None:
     """generations.jsonl, one prompt and sample per line with every system's answer; comparison.md and comparison.json.
 
+    A benchmark's own answers are left where they are published: reports travel with models, and their license may not.
     `samples` is the number of each row's sample. Scores are null where the judge compares and does not score: then
     `preferences` has its verdicts, for the first of each pair, null where it failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    theirs = None if benchmark is None else benchmark.baseline
+    ours = {name: texts for name, texts in answers.texts.items() if name != theirs}
     lines = []
     for index, (prompt, sample) in enumerate(zip(answers.prompts, samples, strict=True)):
         row: dict[str, Any] = {
             "row_id": prompt.row_id,
             "sample": sample,
             "prompt": [dict(message) for message in prompt.messages],
-            "responses": {name: texts[index] for name, texts in answers.texts.items()},
+            "responses": {name: texts[index] for name, texts in ours.items()},
             "scores": {name: None if each.scores is None else each.scores[index] for name, each in systems.items()},
             "tokens": {name: each.tokens[index] for name, each in systems.items()},
             "finished": {name: each.finished[index] for name, each in systems.items()},

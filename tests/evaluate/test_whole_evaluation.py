@@ -128,6 +128,10 @@ def test_a_benchmark_is_competed_with(
     answers = (tmp_path / "report" / "model_answer" / "moved.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["uid"] for line in answers] == [str(number) for number in range(PROMPTS)]
     assert not (tmp_path / "report" / "model_answer" / "strong.jsonl").exists()
+    written = (tmp_path / "report" / "generations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert set(json.loads(written[0])["responses"]) == {"base", "moved"}, (
+        "the benchmark's texts are not ours to pass on"
+    )
 
 
 def _words(row: dict[str, Any]) -> str:
