@@ -229,7 +229,7 @@ class PreferenceTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The Trainer's checkpoint plus the open metrics interval, sealed when every process has written its part."""
         self._stop_if_not_finite(always=True)
-        stop_if_weights_are_not_finite(self.model, self.accelerator, self.state.global_step)
+        stop_if_weights_are_not_finite(model, self.accelerator, self.state.global_step)
         super()._save_checkpoint(model, trial)
         folder = self._checkpoints() / f"checkpoint-{self.state.global_step}"
         state = self.train_metrics.state_dict(self.accelerator)
@@ -243,6 +243,7 @@ class PreferenceTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """One ordinary model, under every engine and whatever the form of the engine's own checkpoints."""
+        assert isinstance(self.model, nn.Module)
         if not _internal_call:
             stop_if_weights_are_not_finite(self.model, self.accelerator, self.state.global_step)
         if not self.is_fsdp_enabled:
