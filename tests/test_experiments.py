@@ -239,10 +239,9 @@ def test_exact_experiments_run_by_name(tmp_path: Path) -> None:
 def test_series_run_by_name_and_a_second_time_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INSPO_HUB_CACHE", str(tmp_path / "cache"))
     page = perform("conditioning", tmp_path, [0])
-    for annotator in ("separable", "cyclic", "length_biased"):
-        assert f"### {annotator}" in page
-    for variant in ("dpo", "dpo_nll", "symmetric", "averaged", "annealed", "one_sided"):
-        assert page.count(f"\n| {variant} |") == 3
+    assert page.count("### separable") == page.count("### ") == 1, "a short series has one annotator"
+    for variant in ("dpo", "dpo_nll", "symmetric", "stopped", "averaged", "annealed", "one_sided"):
+        assert page.count(f"\n| {variant} |") == 1
     weights = sorted((tmp_path / "conditioning").rglob("*/model.safetensors"))
     before = [file.stat().st_mtime_ns for file in weights]
     again = perform("conditioning", tmp_path, [0])

@@ -10,14 +10,12 @@ from series import Outcome, Series, World
 from inspo_hub.card.curves import Chart, chart_grid
 from inspo_hub.card.curves import Series as Points
 
-ANNOTATORS = ("separable", "cyclic", "length_biased")
-
 
 def experiment(series: Series, seeds: Sequence[int]) -> tuple[str, Mapping[str, str]]:
     """(Markdown, file name -> SVG)."""
     found = {
         annotator: [series.outcome("conditioning", World(annotator=annotator, seed=seed)) for seed in seeds]
-        for annotator in ANNOTATORS
+        for annotator in series.size.annotators
     }
     parts = [f"### {annotator}\n\n{compare(outcomes)}" for annotator, outcomes in found.items()]
     charts = [chart(annotator, outcomes) for annotator, outcomes in found.items()]

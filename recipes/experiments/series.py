@@ -54,6 +54,8 @@ class Size:
     base_steps: int = BaseSettings().steps
     worlds: int = 60
     """Tabular worlds of each kind and seed."""
+    annotators: tuple[str, ...] = ("separable", "cyclic", "length_biased")
+    """Whose preferences `conditioning` trains on."""
     overrides: tuple[str, ...] = ()
 
 
@@ -63,6 +65,7 @@ SHORT = Size(
     prompts=12,
     base_steps=3,
     worlds=4,
+    annotators=("separable",),
     overrides=("train.epochs=1", "train.pairs_per_step=12", "train.log_every=1", "evaluate.bootstrap=50"),
 )
 
