@@ -14,9 +14,6 @@ from series import HERE, Series, World
 from inspo_hub.recipe import Recipe, load_recipe
 from inspo_hub.workflow import run_recipe
 
-FEW, MANY = 4, 20
-"""Steps of two runs of each variant: the difference of their times is that of the steps, without what starts a run."""
-
 
 def experiment(series: Series, seeds: Sequence[int]) -> tuple[str, Mapping[str, str]]:
     """(Markdown, file name -> SVG: none). One world per seed; a variant's cost is compared within it."""
@@ -61,9 +58,11 @@ def _variants() -> list[str]:
 
 
 def _cost(series: Series, world: World, name: str, trained: Path) -> dict[str, Any]:
-    seconds = [_processor_seconds(series, world, name, steps) for steps in (FEW, MANY)]
+    """The difference of a short and a longer run's times is that of the steps, without what starts a run."""
+    few, many = series.size.timed_steps
+    seconds = [_processor_seconds(series, world, name, steps) for steps in (few, many)]
     summary = json.loads((trained / "trained.json").read_text(encoding="utf-8"))
-    return {"tokens": summary["tokens_per_step"], "seconds": (seconds[1] - seconds[0]) / (MANY - FEW)}
+    return {"tokens": summary["tokens_per_step"], "seconds": (seconds[1] - seconds[0]) / (many - few)}
 
 
 def _processor_seconds(series: Series, world: World, name: str, steps: int) -> float:

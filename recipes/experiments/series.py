@@ -56,6 +56,8 @@ class Size:
     """Tabular worlds of each kind and seed."""
     annotators: tuple[str, ...] = ("separable", "cyclic", "length_biased")
     """Whose preferences `conditioning` trains on."""
+    timed_steps: tuple[int, int] = (4, 20)
+    """Steps of the two runs of each variant of `overhead`."""
     overrides: tuple[str, ...] = ()
 
 
@@ -66,6 +68,7 @@ SHORT = Size(
     base_steps=3,
     worlds=4,
     annotators=("separable",),
+    timed_steps=(1, 4),
     overrides=("train.epochs=1", "train.pairs_per_step=12", "train.log_every=1", "evaluate.bootstrap=50"),
 )
 
