@@ -28,8 +28,8 @@ TENSORS = {"attention", "conditioning", "cost", "dealing", "logprobs", "metrics"
 SETTINGS = {"card", "hub", "plan", "recipe"}
 """Rooms of names: they know no tensor, and work where torch is not installed."""
 
-EVERYBODY = {"__init__", "errors", "views"}
-"""What any room may import: the version, the errors, and the types that travel."""
+EVERYBODY = {"__init__", "errors", "quiet", "views"}
+"""What any room may import: the version, the errors, the types that travel, and a logger held back for a while."""
 MAY_IMPORT: Mapping[str, set[str]] = {
     "adapters": {"models"},
     "attention": set(),
@@ -72,6 +72,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "preparation": {"describing", "hub", "models", "pairs", "plan", "publishing", "recipe", "training"},
     "publish": {"card", "hub", "recipe", "training"},
     "publishing": {"describing", "hub", "plan", "publish", "recipe", "training"},
+    "quiet": set(),
     "recipe": {"conditioning", "objectives"},
     "reference": {"packing", "pairs"},
     "reporting": {"card", "describing"},

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from inspo_hub.attention.errors import TreeUnsupported
 from inspo_hub.attention.layout import TreeLayout
 from inspo_hub.attention.operator import in_compute_dtype, tree_attention
+from inspo_hub.quiet import quieter
 
 TREE_ATTENTION = "inspo_tree"
 LAYOUT_ARGUMENT = "inspo_layout"
@@ -117,7 +118,7 @@ class AttentionSwitch:
             raise TreeUnsupported("the model's attention is code of its own, not the registered function")
 
     def _configs_under_tree(self, model: PreTrainedModel) -> list[tuple[Any, str | None]]:
-        with _quiet("transformers.modeling_utils"):
+        with quieter("transformers.modeling_utils", logging.ERROR):  # the start-up check says it better
             model.set_attn_implementation(TREE_ATTENTION)
         tree = [(config, config._attn_implementation) for config, _ in self.own]
         _apply(self.own)
@@ -157,15 +158,3 @@ def _apply(values: list[tuple[Any, str | None]]) -> None:
     # Parents come first: setting one sets its sub-configs too, which then get their own values.
     for config, value in values:
         config._attn_implementation = value
-
-
-@contextlib.contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Hold back a warning that the start-up check says better."""
-    noisy = logging.getLogger(name)
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        noisy.setLevel(level)

@@ -12,6 +12,7 @@ import typer
 
 from inspo_hub.cli.app import RECIPES, JsonOption, RecipeArgument, SetOption, app, show
 from inspo_hub.errors import DataError
+from inspo_hub.quiet import quieter
 from inspo_hub.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ def preview(
 
     loaded = load_recipe(recipe, overrides)
     # The report is shown with the pairs or, of a few rows alone, would be taken for that of the data.
-    logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)
-    shown = preview_recipe(loaded, rows, named=row, whole=report)
+    with quieter("inspo_hub.pairs", logging.WARNING):
+        shown = preview_recipe(loaded, rows, named=row, whole=report)
     facts = {name: [each.to_dict() for each in variant.rows] for name, variant in shown.items()}
     reports = {name: variant.report for name, variant in shown.items()} if report else {}
     parts = [

@@ -22,6 +22,7 @@ from inspo_hub.models import compute_dtype, embedding_rows, load_model
 from inspo_hub.pairs import check_vocabulary, separator_ids
 from inspo_hub.preparation import inspect_jobs
 from inspo_hub.publishing import preflight
+from inspo_hub.quiet import quieter
 from inspo_hub.training.engine import join_launch
 from inspo_hub.training.policy import load_policy
 from inspo_hub.training.startup import startup_check
@@ -50,9 +51,9 @@ def examine(recipe: Recipe, output: Path, *, pairs: int = DEFAULT_PAIRS) -> Diag
         RecipeError, DataError: the recipe or its data cannot be used.
         ResolutionError: something that the recipe names cannot be found or loaded.
     """
-    logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)  # the findings tell it
     device = join_launch().device
-    jobs = inspect_jobs(recipe, output)
+    with quieter("inspo_hub.pairs", logging.WARNING):  # the findings tell it
+        jobs = inspect_jobs(recipe, output)
     recipes = [job.recipe for job in jobs]
     findings: list[Finding] = []
     for job in _different(jobs):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from inspo_hub import hub
 from inspo_hub.errors import ResolutionError
+from inspo_hub.quiet import quieter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,11 +37,9 @@ def tokenizer_of(plan: Plan) -> PreTrainedTokenizerBase | None:
     from transformers import PreTrainedTokenizerFast
 
     # It would remark that the tokenizer's own class is another one.
-    log = logging.getLogger("transformers")
-    level = log.level
-    log.setLevel(logging.ERROR)
     try:
-        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
+        with quieter("transformers", logging.ERROR):
+            tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ResolutionError(
             f"no tokenizer could be loaded: {str(error).splitlines()[0]}",
@@ -48,8 +47,6 @@ def tokenizer_of(plan: Plan) -> PreTrainedTokenizerBase | None:
             expected="tokenizer.json and tokenizer_config.json",
             fix="set model.tokenizer to a repository that has one",
         ) from error
-    finally:
-        log.setLevel(level)
     template = plan.recipe.model.chat_template
     if template is not None:
         tokenizer.chat_template = Path(template).read_text(encoding="utf-8")
