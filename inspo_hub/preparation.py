@@ -31,7 +31,7 @@ from inspo_hub.publishing import fetch_checkpoints, preflight
 from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.training.checkpoints import write_json_atomically
 from inspo_hub.training.job import VariantJob
-from inspo_hub.training.outputs import remove_unfinished
+from inspo_hub.training.outputs import refuse_another_recipe, remove_unfinished
 from inspo_hub.training.processes import on_first_process
 
 if TYPE_CHECKING:
@@ -143,6 +143,9 @@ def _plan_and_fetch(
     remove_unfinished([output, *folders.values()])
     if from_hub:
         fetch_checkpoints(recipe, folders)
+    if lock_rule != "start over":
+        for name, variant in recipe.variant_recipes().items():
+            refuse_another_recipe(folders[name], variant)
     must_exist = lock_rule in ("refuse", "exact")
     locks = {name: read_lock(folder) for name, folder in folders.items() if must_exist or _has_lock(folder)}
     plans = _plans(recipe, output, locks, from_lock=lock_rule in ("go on", "exact"))

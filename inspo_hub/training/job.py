@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from inspo_hub.plan import Plan
     from inspo_hub.recipe import Recipe
 
+CHECKPOINTS = "checkpoints"
+"""The folder of an output that holds them."""
+
 # Recipe keys that change neither the weights nor the logged metrics, and those whose content is compared itself.
 FREE_KEYS = (
     "name",
@@ -78,7 +81,7 @@ class VariantJob:
 
     @property
     def checkpoints(self) -> Path:
-        return self.output / "checkpoints"
+        return self.output / CHECKPOINTS
 
     @property
     def contexts(self) -> Contexts:
@@ -86,10 +89,18 @@ class VariantJob:
 
     def training_key(self) -> dict[str, Any]:
         """What weights and metrics depend on, by dotted key: resuming needs the same."""
-        flat = _flatten(self.recipe.model_dump(mode="json"))
-        key = {name: value for name, value in flat.items() if not any(_below(name, free) for free in FREE_KEYS)}
         contents = {"pairs": self.data_fingerprint, "model": self.weights, "reference": self.reference_weights}
-        return {**key, **{f"content of {name}": value for name, value in contents.items()}}
+        return {**recipe_key(self.recipe), **{f"{CONTENT}{name}": value for name, value in contents.items()}}
+
+
+CONTENT = "content of "
+"""Starts the keys of a training that are no recipe's."""
+
+
+def recipe_key(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's part of `training_key`."""
+    flat = _flatten(recipe.model_dump(mode="json"))
+    return {name: value for name, value in flat.items() if not any(_below(name, free) for free in FREE_KEYS)}
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -8,13 +8,17 @@ import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.training.job import VariantJob, changed_keys
+from inspo_hub.training.checkpoints import list_checkpoints, read_manifest
+from inspo_hub.training.job import CHECKPOINTS, CONTENT, VariantJob, changed_keys, recipe_key
 from inspo_hub.training.records import JsonLines
+
+if TYPE_CHECKING:
+    from inspo_hub.recipe import Recipe
 
 SUMMARY = "trained.json"
 CONFIGS = ("config.json", "adapter_config.json")
@@ -42,8 +46,27 @@ def finished(job: VariantJob) -> dict[str, Any] | None:
     return summary
 
 
+def refuse_another_recipe(output: Path, recipe: Recipe) -> None:
+    """Looks at what an output folder holds before anything in it is written to, or anything is downloaded for it.
+
+    Raises:
+        RecipeError: a finished training or a checkpoint of another recipe.
+    """
+    found = [(path, read_manifest(path)) for path in list_checkpoints(output / CHECKPOINTS)]
+    if (output / SUMMARY).is_file():
+        found.append((output / SUMMARY, json.loads((output / SUMMARY).read_text(encoding="utf-8"))))
+    for path, told in found:
+        if told is not None:
+            before = {key: value for key, value in told["training"].items() if not key.startswith(CONTENT)}
+            _refuse_changed(before, recipe_key(recipe), where=str(path))
+
+
 def same_training(job: VariantJob, before: dict[str, Any], *, where: str) -> None:
-    changed = changed_keys(before, json.loads(json.dumps(job.training_key())))
+    _refuse_changed(before, job.training_key(), where=where)
+
+
+def _refuse_changed(before: dict[str, Any], now: dict[str, Any], *, where: str) -> None:
+    changed = changed_keys(before, json.loads(json.dumps(now)))
     if changed:
         raise RecipeError(
             "the output folder holds a training with another recipe: " + "; ".join(changed[:8]),

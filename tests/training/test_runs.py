@@ -74,9 +74,12 @@ def test_a_second_run_does_nothing_and_keeps_the_weights(whole: Project) -> None
 
 
 def test_another_recipe_into_the_same_folder_is_refused_by_key(whole: Project) -> None:
+    output = whole.folder / "out"
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     done = whole.run("--set", "train.lr=1e-3", expect=2)
     assert "train.lr: 0.003 -> 0.001" in done.stderr
     assert "--resume none" in done.stderr
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before, "nothing was touched"
 
 
 @pytest.mark.parametrize(
