@@ -515,7 +515,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
 
 def test_the_package_finds_its_recipes_where_a_wheel_puts_them(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    light = ("__init__.py", "errors.py", "views.py", "conditioning.py", "cli", "recipe", "objectives")
+    light = ("__init__.py", "errors.py", "quiet.py", "views.py", "conditioning.py", "cli", "recipe", "objectives")
     for name in light:
         source = ROOT / "inspo_hub" / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile

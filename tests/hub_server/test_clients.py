@@ -90,7 +90,9 @@ def test_the_command_line_uploads_and_downloads(hub: HubServer, hub_process: Hub
     hub_process.run([*hf, "download", repo, "--local-dir", str(tmp_path / "out")], token=hub.token("alice"))
     assert (tmp_path / "out" / "config.json").read_text() == "{}"
     hub.repo(repo).private = False
-    assert repo in hub_process.run([*hf, "models", "ls", "--author", "alice", "--no-truncate"]).stdout
+    assert (
+        repo in hub_process.run([*hf, "models", "ls", "--author", "alice", "--limit", "1000", "--no-truncate"]).stdout
+    )
 
 
 def test_a_process_killed_in_the_middle_of_its_upload(hub: HubServer, hub_process: HubProcess) -> None:
