@@ -174,15 +174,6 @@ def test_init_lists(capsys: pytest.CaptureFixture[str]) -> None:
 # --- preview
 
 
-@pytest.fixture
-def quiet_pairs() -> Iterator[None]:
-    logger = logging.getLogger("inspo_hub.pairs")
-    level = logger.level
-    yield
-    logger.setLevel(level)
-
-
-@pytest.mark.usefixtures("quiet_pairs")
 def test_preview_shows_what_the_model_sees(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, out, err = outcome(capsys, "preview", QUICKSTART, "--rows", "2", "--json")
     facts = only_json(out)
@@ -204,7 +195,6 @@ def test_preview_shows_what_the_model_sees(capsys: pytest.CaptureFixture[str]) -
     assert path["tokens"] == sum(len(segment["token_ids"]) for segment in path["segments"])
 
 
-@pytest.mark.usefixtures("quiet_pairs")
 def test_preview_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, out, _ = outcome(capsys, "preview", QUICKSTART, "-n", "1", "--set", "alternative.max_tokens=5")
     assert exit_code == 0
@@ -214,7 +204,6 @@ def test_preview_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\n    > " in out
 
 
-@pytest.mark.usefixtures("quiet_pairs")
 def test_preview_finds_rows_by_the_names_that_reports_and_errors_use(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["train.jsonl/train/900", "heldout.jsonl/train/7"]
     exit_code, out, _ = outcome(capsys, "preview", QUICKSTART, "--json", *(f"--row={name}" for name in names))
@@ -228,7 +217,6 @@ def test_preview_finds_rows_by_the_names_that_reports_and_errors_use(capsys: pyt
         assert target.startswith(json.loads(line)["chosen"][0]["content"])
 
 
-@pytest.mark.usefixtures("quiet_pairs")
 def test_preview_says_which_names_rows_have(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, out, err = outcome(capsys, "preview", QUICKSTART, "--row", "train.jsonl/train/5000")
     assert (exit_code, out) == (2, "")
@@ -236,7 +224,6 @@ def test_preview_says_which_names_rows_have(capsys: pytest.CaptureFixture[str]) 
     assert "such as train.jsonl/train/" in err
 
 
-@pytest.mark.usefixtures("quiet_pairs")
 def test_preview_with_the_report_of_all_rows(capsys: pytest.CaptureFixture[str]) -> None:
     exit_code, out, _ = outcome(capsys, "preview", QUICKSTART, "--rows", "0", "--report")
     assert exit_code == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Annotated
@@ -46,8 +45,6 @@ def plan(
     from inspo_hub.planning import plan_recipe
 
     loaded = load_recipe(recipe, overrides)
-    # The data report of a sample would be taken for that of the data.
-    logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)
     target = _summary_target(summary, summary_file)
     found = plan_recipe(loaded, flavor=flavor, gpus=gpus, sample_rows=sample, calibrate=calibrate)
     if target is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -142,8 +141,6 @@ def _submission(recipe: Recipe, wishes: Wishes, flavor: str, gpus: int | None) -
     from inspo_hub.submitting import check_travels, make_submission
 
     check_travels(recipe)
-    # The data report of a sample would be taken for that of the data.
-    logging.getLogger("inspo_hub.pairs").setLevel(logging.WARNING)
     return make_submission(recipe, plan_recipe(recipe, flavor=flavor, gpus=gpus), wishes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from inspo_hub.conditioning import CONDITIONINGS
 from inspo_hub.errors import InspoError
 from inspo_hub.pairs import PairSource
 from inspo_hub.plan.facts import DataFacts, Overlong, PairRow, SourceFacts
+from inspo_hub.quiet import quieter
 from inspo_hub.recipe import HeldoutFraction
 from inspo_hub.survey.files import rows_of_parts
 
@@ -141,20 +143,22 @@ class Reader:
         from inspo_hub.pairs import prepare_pairs
 
         data = self.recipe.data
-        return prepare_pairs(
-            list(train),
-            self.tokenizer,
-            seed=self.recipe.seed,
-            max_length=data.max_length,
-            conditioned=self.conditioned,
-            separator=self._separator,
-            max_alternative_tokens=self.recipe.alternative.max_tokens,
-            on_overlong=data.on_overlong,
-            on_invalid=data.on_invalid,
-            heldout=data.heldout.fraction if isinstance(data.heldout, HeldoutFraction) else list(heldout) or None,
-            text_format=data.text_format,
-            chat_template_kwargs=data.chat_template_kwargs,
-        )
+        # What is said of them here would be taken for the report of a run.
+        with quieter("inspo_hub.pairs", logging.WARNING):
+            return prepare_pairs(
+                list(train),
+                self.tokenizer,
+                seed=self.recipe.seed,
+                max_length=data.max_length,
+                conditioned=self.conditioned,
+                separator=self._separator,
+                max_alternative_tokens=self.recipe.alternative.max_tokens,
+                on_overlong=data.on_overlong,
+                on_invalid=data.on_invalid,
+                heldout=data.heldout.fraction if isinstance(data.heldout, HeldoutFraction) else list(heldout) or None,
+                text_format=data.text_format,
+                chat_template_kwargs=data.chat_template_kwargs,
+            )
 
     def _sampled(self, train: Sequence[Place], heldout: Sequence[Place]) -> DataFacts:
         """What samples say: shares of usable rows, and lengths in the sources' proportions."""

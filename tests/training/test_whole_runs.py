@@ -42,7 +42,6 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 @pytest.fixture(autouse=True)
 def _told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="inspo_hub")
-    caplog.set_level(logging.INFO, logger="inspo_hub.pairs")  # a command before may have held it back
 
 
 def train(project: Project, output: str, *overrides: str, recipe: str = "recipe.yaml") -> Path:
