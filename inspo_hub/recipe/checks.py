@@ -142,8 +142,8 @@ def _model(recipe: Recipe) -> Iterator[Conflict]:
 
 
 STOPPED_CAUTION = (
-    "alternative.gradient: stopped is an experiment: in small exact runs it won as often as the full gradient at lower "
-    "KL in seven of eight, and collapsed into malformed answers in one (docs/speed.md); watch the held-out margins"
+    "alternative.gradient: stopped is an experiment: in small runs with an exact judge it won as often as the full "
+    "gradient in eight of nine, and broke in one (docs/experiments.md); watch the held-out margins"
 )
 
 

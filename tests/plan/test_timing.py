@@ -6,7 +6,7 @@ Both kinds of rows run in the same rounds, on processor time of one thread: what
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -61,15 +61,10 @@ def cases_to_predict() -> dict[str, Case]:
     return cases
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [SMALL_HEAD, LARGE_HEAD], ids=["small head", "large head"])
-def test_seconds_are_predicted_within_15_percent(shape: ModelShape, one_thread: None) -> None:
-    known, unknown = calibration_cases(1024), cases_to_predict()
-    model = random_model(shape, CPU)
-    steps = [partial(step, model, case.batch(shape.vocab)) for case in (*known, *unknown.values())]
-    seconds = interleaved_seconds(steps, CPU, rounds=6, clock=time.process_time)
-    body, attention, head, constant = fit([case.work(shape) for case in known], seconds[: len(known)])
-    speed = Speed(
+def speed_of(works: Sequence[Work], seconds: Sequence[float]) -> Speed:
+    """What steps that were measured say of the machine."""
+    body, attention, head, constant = fit(works, seconds)
+    return Speed(
         body=1 / body,
         attention=1 / (attention or body),
         head=1 / (head or body),
@@ -77,6 +72,16 @@ def test_seconds_are_predicted_within_15_percent(shape: ModelShape, one_thread: 
         optimizer_bytes_per_s=1e9,
         measured=True,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [SMALL_HEAD, LARGE_HEAD], ids=["small head", "large head"])
+def test_seconds_are_predicted_within_15_percent(shape: ModelShape, one_thread: None) -> None:
+    known, unknown = calibration_cases(1024), cases_to_predict()
+    model = random_model(shape, CPU)
+    steps = [partial(step, model, case.batch(shape.vocab)) for case in (*known, *unknown.values())]
+    seconds = interleaved_seconds(steps, CPU, rounds=6, clock=time.process_time)
+    speed = speed_of([case.work(shape) for case in known], seconds[: len(known)])
     predicted = [speed.seconds(case.work(shape)) for case in unknown.values()]
     ratios = dict(zip(unknown, np.array(predicted) / seconds[len(known) :], strict=True))
     # A run is many rows of one conditioning; a single row's seconds jump on a machine that others use too.
@@ -101,14 +106,7 @@ def test_the_quickstart_s_steps_are_predicted_within_15_percent(one_thread: None
     known_work = [case.work(shape) for case in known]
     for _ in range(3):  # others use the machine too: what is predicted right is so in one of three tries
         seconds = interleaved_seconds(steps, CPU, rounds=5, clock=time.process_time)
-        body, attention, head, constant = fit(known_work, seconds[: len(known)])
-        speed = Speed(
-            body=1 / body,
-            attention=1 / (attention or body),
-            head=1 / (head or body),
-            per_micro_batch_s=constant,
-            optimizer_bytes_per_s=1e9,
-        )
+        speed = speed_of(known_work, seconds[: len(known)])
         measured = np.array(seconds[len(known) :]).reshape(len(variants), 3).sum(axis=1)
         predicted = np.array([sum(speed.seconds(work) for _, work in rows[variant.name]) for variant in variants])
         off = [*(predicted / measured), predicted[1] / predicted[0] / (measured[1] / measured[0])]

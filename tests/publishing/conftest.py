@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.hub_server import HubServer
+from tests.hub_server import Do, HubServer
 from tests.hub_server.process import run_with_hub, start_with_hub
 from tests.training.conftest import make_project, make_rows
 
@@ -178,3 +179,19 @@ def copied(whole: Whole, machine: Machine) -> Path:
 def titles(hub: HubServer, repo: str, revision: str = "main", *, type: str = "model") -> list[str]:
     """The titles of a branch's commits, oldest first, without the one that the Hub makes itself."""
     return [commit.title for commit in reversed(hub.history(repo, revision, type=type))][1:]
+
+
+def kill_after_the_first_checkpoint(hub: HubServer, machine: Machine, *arguments: str) -> None:
+    """Starts the recipe, and kills it when its first checkpoint stands on the Hub."""
+    process = None
+
+    def kill() -> None:
+        assert process is not None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    rule = hub.faults.add("POST", "/commit/checkpoints", Do(kill, "after"))
+    process = machine.start(*arguments)
+    said, _ = process.communicate(timeout=200)
+    assert (rule.hits, process.returncode) == (1, -signal.SIGKILL), said
+    assert not (machine.output() / "trained.json").exists(), "it was killed while it trained"

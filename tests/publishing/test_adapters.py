@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from tests.hub_server import Do, HubServer
+from tests.hub_server import HubServer
 
-from .conftest import Machine, World, other_machine
+from .conftest import Machine, World, kill_after_the_first_checkpoint, other_machine
 
 ADAPTER = ("--set", "adapter.r=4")
 NAMES = {"adapter_model.safetensors", "adapter_config.json"}
@@ -23,7 +22,7 @@ def test_an_adapter_is_published_and_goes_on_from_the_hub(
 ) -> None:
     repo = hub.unique("adapter", "alice")
     machine.write_recipe(world.recipe, publish={"repo": repo, "strategy": "checkpoint"})
-    _kill_after_the_first_checkpoint(hub, machine)
+    kill_after_the_first_checkpoint(hub, machine, *ADAPTER)
 
     there = other_machine(machine, tmp_path)
     told = there.run(*ADAPTER, "--resume", "hub")
@@ -45,10 +44,3 @@ def _check_repository(hub: HubServer, repo: str, world: World) -> None:
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == world.base
     data = ModelCard(files["README.md"].decode()).data.to_dict()
     assert (data["base_model"], data["base_model_relation"], data["library_name"]) == (world.base, "adapter", "peft")
-
-
-def _kill_after_the_first_checkpoint(hub: HubServer, machine: Machine) -> None:
-    process = machine.start(*ADAPTER)
-    rule = hub.faults.add("POST", "/commit/checkpoints", Do(lambda: process.send_signal(signal.SIGKILL), "after"))
-    said, _ = process.communicate(timeout=200)
-    assert (rule.hits, process.returncode) == (1, -signal.SIGKILL), said

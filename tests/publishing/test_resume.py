@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from inspo_hub.cli import main
 from inspo_hub.hub import bytes_hash
 from inspo_hub.hub.checkpoints import MANIFEST, manifest
-from tests.hub_server import Do, HubServer
+from tests.hub_server import HubServer
 
-from .conftest import STEPS, Machine, Whole, World, other_machine
+from .conftest import STEPS, Machine, Whole, World, kill_after_the_first_checkpoint, other_machine
 
 
 @pytest.mark.slow
@@ -23,7 +22,7 @@ def test_another_machine_goes_on_from_the_hub_to_the_same_bits(
     """Killed when its first checkpoint is published; then an incomplete push, and the base's branch moves."""
     mine, repo = world.copy(), hub.unique("resumed", "alice")
     machine.write_recipe(mine.recipe, publish={"repo": repo, "strategy": "checkpoint"})
-    _kill_after_the_first_checkpoint(hub, machine)
+    kill_after_the_first_checkpoint(hub, machine)
     first, moved_from = _step_of_branch(hub, repo), hub.head(mine.base)
     assert first < STEPS
     _push_incomplete(hub, repo)
@@ -44,21 +43,6 @@ def test_another_machine_goes_on_from_the_hub_to_the_same_bits(
     said = there.said[-1]
     assert f"model: {mine.base} (main) was at {moved_from}, is at {hub.head(mine.base)}" in said
     assert "chat template:" in said
-
-
-def _kill_after_the_first_checkpoint(hub: HubServer, machine: Machine) -> None:
-    process = None
-
-    def kill() -> None:
-        assert process is not None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    rule = hub.faults.add("POST", "/commit/checkpoints", Do(kill, "after"))
-    process = machine.start()
-    said, _ = process.communicate(timeout=200)
-    assert (rule.hits, process.returncode) == (1, -signal.SIGKILL), said
-    assert not (machine.output() / "trained.json").exists(), "it was killed while it trained"
 
 
 def _step_of_branch(hub: HubServer, repo: str) -> int:
