@@ -23,7 +23,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "inspo_hub"
 
-TENSORS = {"attention", "conditioning", "cost", "dealing", "logprobs", "metrics", "objectives", "packing", "reference"}
+TENSORS = {
+    "attention",
+    "conditioning",
+    "cost",
+    "dealing",
+    "kernels",
+    "logprobs",
+    "metrics",
+    "objectives",
+    "packing",
+    "reference",
+}
 """Rooms of numbers: they know no recipe, no repository and no file of a run."""
 SETTINGS = {"card", "hub", "plan", "recipe"}
 """Rooms of names: they know no tensor, and work where torch is not installed."""
@@ -32,7 +43,7 @@ EVERYBODY = {"__init__", "errors", "quiet", "views"}
 """What any room may import: the version, the errors, the types that travel, and a logger held back for a while."""
 MAY_IMPORT: Mapping[str, set[str]] = {
     "adapters": {"models"},
-    "attention": set(),
+    "attention": {"kernels"},
     "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
@@ -59,7 +70,8 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "describing", "evaluate", "finishing", "hub", "models", "pairs", "plan", "preparation", "publish", "recipe",
         "workflow",
     },
-    "logprobs": {"attention", "conditioning", "packing", "pairs"},
+    "kernels": set(),
+    "logprobs": {"attention", "conditioning", "kernels", "packing", "pairs"},
     "measuring": {"describing", "evaluate", "finishing", "recipe", "training"},
     "metrics": {"conditioning"},
     "migrating": {"recipe"},
@@ -121,7 +133,7 @@ DISTRIBUTIONS = {
     "markdown_it": "markdown_it_py",
 }
 """Import name -> its name on the package index, or the library that always brings it."""
-OPTIONAL = {"flash_attn"}
+OPTIONAL = {"flash_attn", "liger_kernel"}
 """Used where it happens to be installed."""
 
 MODULE_LINES, FUNCTION_LINES = 300, 40

@@ -7,7 +7,8 @@ import logging
 import pytest
 import torch
 
-from inspo_hub.attention import AttentionCall
+from inspo_hub.attention import AttentionCall, AttentionShape
+from inspo_hub.attention.blockwise import Scoring
 from inspo_hub.logprobs import check_packing
 from inspo_hub.logprobs.check import refusal_by_rule
 from tests.architectures import FLAT, TREE, Architecture, measure, pairs_of_different_lengths
@@ -65,6 +66,10 @@ class _Config:
         vars(self).update(values)
 
 
+def _call(module: int, window: int) -> AttentionCall:
+    return AttentionCall(module, AttentionShape("cpu", torch.float32, 4, 2, 8, 8, Scoring(0.3, 0.0, window)))
+
+
 @pytest.mark.parametrize(
     ("config", "windows", "refusal"),
     [
@@ -83,12 +88,12 @@ class _Config:
 def test_what_short_pairs_cannot_show_is_refused_by_rule(
     config: _Config, windows: tuple[int, ...], refusal: str | None
 ) -> None:
-    calls = [AttentionCall(module, window) for module, window in enumerate(windows)]
+    calls = [_call(module, window) for module, window in enumerate(windows)]
     assert refusal_by_rule(config, calls) == refusal  # type: ignore[arg-type]
 
 
 def test_a_layer_called_twice_does_not_stand_for_another() -> None:
-    calls = [AttentionCall(0, 0), AttentionCall(0, 0)]
+    calls = [_call(0, 0), _call(0, 0)]
     assert refusal_by_rule(_Config(), calls) == "tree attention ran 2 times in 1 of 2 layers"  # type: ignore[arg-type]
 
 

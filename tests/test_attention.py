@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from inspo_hub.attention import (
     KeyGather,
     Segment,
+    backends,
     blockwise,
     flex,
     gather_keys,
@@ -253,7 +254,7 @@ def test_one_variable_length_launch_equals_the_dense_line(
     scoring: Scoring, sizes: tuple[int, int], sinks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What runs on a GPU, with the kernel emulated: gathering, bounds, padding, and sums over paths are ours."""
-    monkeypatch.setattr(varlen, "kernel_for", lambda *_args: PlainVarlen())
+    monkeypatch.setattr(backends, "kernel_for", lambda *_args: PlainVarlen())
     q, k, v, grad = tensors(ROW[-1].stop, size=sizes[0], value_size=sizes[1], dtype=torch.float64)
     sink = torch.tensor([-1.0, 0.0, 1.0, 2.5], dtype=torch.float64, requires_grad=True) if sinks else None
     inputs = [q, k, v] + ([] if sink is None else [sink])
@@ -274,7 +275,7 @@ def test_a_context_of_another_row_is_seen_and_gets_no_gradient(
     scoring: Scoring, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kernel == "one launch":
-        monkeypatch.setattr(varlen, "kernel_for", lambda *_args: PlainVarlen())
+        monkeypatch.setattr(backends, "kernel_for", lambda *_args: PlainVarlen())
     before, segments = 40, (Segment(0, 9, ((0, 12), (30, 37))), Segment(9, 10, ((3, 4),)), Segment(10, 21, ((12, 40),)))
     stopped = torch.tensor([0, 9, 10])
     q, k, v, grad = tensors(before + 21, dtype=torch.float64)

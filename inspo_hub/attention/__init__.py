@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspo_hub.attention.backends import AttentionShape, backends_for, use_backend
+from inspo_hub.attention.choosing import measure_backends
 from inspo_hub.attention.context import ContextKeys
 from inspo_hub.attention.errors import TreeUnsupported
 from inspo_hub.attention.interface import LAYOUT_ARGUMENT, TREE_ATTENTION, AttentionCall, AttentionSwitch, record_calls
@@ -12,16 +14,20 @@ __all__ = [
     "LAYOUT_ARGUMENT",
     "TREE_ATTENTION",
     "AttentionCall",
+    "AttentionShape",
     "AttentionSwitch",
     "ContextKeys",
     "KeyGather",
     "Segment",
     "TreeLayout",
     "TreeUnsupported",
+    "backends_for",
     "gather_keys",
     "lay_out",
+    "measure_backends",
     "position_ids",
     "record_calls",
     "segments_of",
     "tree_attention",
+    "use_backend",
 ]

@@ -1,4 +1,4 @@
-"""Tree attention by torch's `flex_attention`: the last resort on a GPU, for soft-capping without a kernel that has it.
+"""Tree attention by torch's `flex_attention`: what is left on a GPU for soft-capping without a kernel that has it.
 
 Its block mask is built anew for each layout, and it needs `torch.compile` to be fast.
 """
@@ -38,7 +38,7 @@ def forward(
         key,
         value,
         score_mod=softcap if cap else None,
-        block_mask=_block_mask(layout, scoring.window, query.device),
+        block_mask=block_mask(layout, scoring.window, query.device),
         scale=scoring.scale,
         enable_gqa=query.shape[1] != key.shape[1],
         return_aux=AuxRequest(lse=True),
@@ -54,13 +54,15 @@ def _flex(compiled: bool) -> Callable[..., Any]:
     return function
 
 
-def _block_mask(layout: TreeLayout, window: int, device: torch.device) -> BlockMask:
+def block_mask(layout: TreeLayout, window: int, device: torch.device) -> BlockMask:
     """The layout's block mask, built once per layout and window."""
     if window not in layout.block_masks:
         tokens = layout.tokens
         sees = mask_function(layout, window, device)
         keys = layout.before + tokens
-        layout.block_masks[window] = create_block_mask(sees, None, None, tokens, keys, device=device)
+        layout.block_masks[window] = create_block_mask(
+            sees, None, None, tokens, keys, device=device, _compile=device.type == "cuda"
+        )
     return layout.block_masks[window]
 
 

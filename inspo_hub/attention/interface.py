@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from inspo_hub.attention.backends import AttentionShape
+from inspo_hub.attention.blockwise import Scoring
 from inspo_hub.attention.errors import TreeUnsupported
 from inspo_hub.attention.layout import TreeLayout
 from inspo_hub.attention.operator import in_compute_dtype, tree_attention
@@ -29,8 +31,8 @@ class AttentionCall(NamedTuple):
 
     module: int
     """The layer's attention module, by id."""
-    window: int
-    """The sliding window that it asked for; 0 for none."""
+    shape: AttentionShape
+    """What it asked for."""
 
 
 def tree_attention_forward(
@@ -53,8 +55,13 @@ def tree_attention_forward(
     assert inspo_layout is not None
     if key.shape[2] != query.shape[2] or query.shape[0] != 1:
         raise TreeUnsupported(f"attention was asked for {tuple(query.shape)} queries on {tuple(key.shape)} keys")
+    scoring = Scoring(
+        scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
+        softcap=float(softcap or 0.0),
+        window=int(sliding_window or 0),
+    )
     if _calls is not None:
-        _calls.append(AttentionCall(id(module), int(sliding_window or 0)))
+        _calls.append(AttentionCall(id(module), AttentionShape.of(query, key, value, scoring)))
     if inspo_layout.writes is not None:
         inspo_layout.writes.write(module, *in_compute_dtype(key, value))
     out = tree_attention(
@@ -62,9 +69,7 @@ def tree_attention_forward(
         key,
         value,
         layout=inspo_layout,
-        scale=float(scaling) if scaling is not None else query.shape[-1] ** -0.5,
-        softcap=float(softcap or 0.0),
-        window=int(sliding_window or 0),
+        **scoring._asdict(),
         sinks=s_aux,
         context=None if inspo_layout.reads is None else inspo_layout.reads.read(module),
     )

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from inspo_hub.attention import blockwise, varlen
+from inspo_hub.attention import backends, blockwise, varlen
+from inspo_hub.attention.backends import AttentionShape
 from inspo_hub.attention.blockwise import Saved, Scoring
 from inspo_hub.attention.context import LayerContext
 from inspo_hub.attention.layout import KeyGather, TreeLayout
@@ -35,7 +36,7 @@ def tree_attention_op(
     window: int,
 ) -> tuple[Tensor, Tensor]:
     scoring = Scoring(scale, softcap, window)
-    kernel = varlen.kernel_for(query, value, scoring)
+    kernel = backends.kernel_for(AttentionShape.of(query, key, value, scoring))
     key, value = _after_context(key, value, context)
     with torch.autocast(query.device.type, enabled=False):
         if kernel is None:
@@ -90,7 +91,7 @@ def tree_attention_backward_op(
     window: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     scoring = Scoring(scale, softcap, window)
-    kernel = varlen.kernel_for(query, value, scoring)
+    kernel = backends.kernel_for(AttentionShape.of(query, key, value, scoring))
     saved = Saved(query, *_after_context(key, value, context), out, lse)
     with torch.autocast(query.device.type, enabled=False):
         if kernel is None:
@@ -162,13 +163,11 @@ def tree_attention(
     """Attention of a packed row over each token's own path, with gradients.
 
     Equivalent to `softmax(q @ k.mT * scale + tree_mask) @ v` with the mask of the layout, which is never built; a
-    `context` stands in front of k and v, detached as its `stopped` tokens are. On a GPU in half precision a
-    variable-length flash kernel computes it, or flex_attention where that has no soft-capping; everywhere else blocks
-    of torch's CPU kernel or of plain torch.
+    `context` stands in front of k and v, detached as its `stopped` tokens are. What computes it is `backends`' to say.
     """
     query, key, value = in_compute_dtype(query, key, value)
     scoring = Scoring(scale, softcap, window)
-    if query.is_cuda and softcap and query.dtype.itemsize == 2 and varlen.kernel_for(query, value, scoring) is None:
+    if query.is_cuda and backends.backend_for(AttentionShape.of(query, key, value, scoring)) == "flex":
         from inspo_hub.attention import flex
 
         return flex.forward(query, *_detached(key, value, context), sinks, layout, scoring)

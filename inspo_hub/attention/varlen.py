@@ -6,7 +6,6 @@ aligned bottom-right is the tree's mask, and a kernel's sliding window measures 
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -125,16 +124,6 @@ class FlashAttnPackage:
 
 def _window(scoring: Scoring) -> dict[str, int]:
     return {"window_size_left": scoring.window - 1, "window_size_right": 0}  # window 0: -1, no limit
-
-
-def kernel_for(query: Tensor, value: Tensor, scoring: Scoring) -> Kernel | None:
-    """The variable-length kernel that can compute this; None where there is none."""
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    if not query.is_cuda or not half or max(query.shape[-1], value.shape[-1]) > 256:
-        return None
-    if not scoring.softcap:
-        return TorchFlash()
-    return FlashAttnPackage() if importlib.util.find_spec("flash_attn") is not None else None
 
 
 def forward(

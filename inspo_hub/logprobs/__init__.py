@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspo_hub.logprobs.check import TOLERANCE, PackingCheck, check_packing
+from inspo_hub.logprobs.choosing import ModelKernels, has_choice, layers_by_shape, measure_kernels
 from inspo_hub.logprobs.model import (
     TreeLosses,
     prepare_model,
@@ -14,9 +15,13 @@ from inspo_hub.logprobs.model import (
 
 __all__ = [
     "TOLERANCE",
+    "ModelKernels",
     "PackingCheck",
     "TreeLosses",
     "check_packing",
+    "has_choice",
+    "layers_by_shape",
+    "measure_kernels",
     "prepare_model",
     "prepared_state",
     "restore_model",

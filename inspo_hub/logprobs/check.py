@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inspo_hub.attention import AttentionCall, TreeUnsupported, record_calls
+from inspo_hub.attention import AttentionCall, AttentionShape, TreeUnsupported, record_calls
 from inspo_hub.errors import TrainingError
 from inspo_hub.logprobs.model import Prepared, prepare_model, prepared_state, restore_model, tree_logps
 from inspo_hub.packing import Layout, context_and_response, pack_pairs, scores_of
@@ -38,6 +38,8 @@ class PackingCheck:
     max_abs_difference: float
     """Largest difference of a summed log-probability in nats, of the chosen layout against plain forwards."""
     reason: str
+    attention: tuple[AttentionShape, ...] = ()
+    """What each layer asked tree attention for; empty where rows are flat."""
 
 
 def check_packing(
@@ -114,8 +116,8 @@ def refusal_by_rule(config: PretrainedConfig, calls: Sequence[AttentionCall]) ->
         return f"its layers are of kind {', '.join(unknown) or 'chunked_attention'}"
     window = getattr(config, "sliding_window", None) or 0
     expected = kinds.count("sliding_attention") if kinds else layers if window else 0
-    passed = sum(call.window == window > 0 for call in calls)
-    if passed != expected or any(call.window not in (0, window) for call in calls):
+    passed = sum(call.shape.scoring.window == window > 0 for call in calls)
+    if passed != expected or any(call.shape.scoring.window not in (0, window) for call in calls):
         return f"{expected} layers have a sliding window of {window}, {passed} asked for it"
     return None
 
@@ -134,12 +136,13 @@ class _Comparison:
     def decide(self) -> PackingCheck:
         plain = {score: self._plain(score) for score in self.scores}
         name = type(self.prepared.causal_lm).__name__
-        difference, refusal = self._tree(plain)
+        difference, refusal, shapes = self._tree(plain)
         if refusal is None:
             return PackingCheck(
                 layout="tree",
                 max_abs_difference=difference,
                 reason=f"{name}'s packed log-probabilities equal plain forwards within {difference:.1e} nats",
+                attention=shapes,
             )
         difference, per_token = self._difference("flat", plain)
         if per_token > self.tolerance:
@@ -156,25 +159,23 @@ class _Comparison:
             "more tokens and gives the same training",
         )
 
-    def _tree(self, plain: dict[Score, torch.Tensor]) -> tuple[float, str | None]:
-        """The difference of tree packing, and why it cannot be used; None where it can."""
+    def _tree(self, plain: dict[Score, torch.Tensor]) -> tuple[float, str | None, tuple[AttentionShape, ...]]:
+        """The difference of tree packing, why it cannot be used, None where it can, and what each layer asked for."""
         config = self.prepared.causal_lm.config.get_text_config()
         try:
             self.prepared.switch.require()
             with record_calls() as calls:
                 difference, per_token = self._difference("tree", plain)
         except TreeUnsupported as refused:
-            return float("nan"), refused.what
+            return float("nan"), refused.what, ()
         refusal = refusal_by_rule(config, calls)
-        if refusal is not None:
-            return difference, refusal
-        if not per_token <= self.tolerance:
-            return difference, f"it differs by {difference:.2e} nats from plain forwards, {per_token:.1e} per token"
-        if self.alternative_gradient == "stopped":
+        if refusal is None and not per_token <= self.tolerance:
+            refusal = f"it differs by {difference:.2e} nats from plain forwards, {per_token:.1e} per token"
+        if refusal is None and self.alternative_gradient == "stopped":
             difference, per_token = self._difference("tree", plain, alternative_gradient="stopped")
             if not per_token <= self.tolerance:
-                return difference, f"with the context read first it differs by {difference:.2e} nats"
-        return difference, None
+                refusal = f"with the context read first it differs by {difference:.2e} nats"
+        return difference, refusal, tuple(call.shape for call in calls)
 
     def _difference(
         self,

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from inspo_hub.logprobs.softmax import softmax_for
+
 CHUNK_BYTES = {"cpu": 2**26, "cuda": 2**29}
 """Size of one chunk's logits in float32. The weight's gradient is read and written once per chunk, so a chunk needs
 rows enough to outweigh that: at 128k tokens of vocabulary 64 MiB are 1.5 times as fast as 16 MiB on one CPU core."""
@@ -61,16 +63,35 @@ class HeadChunks:
         for first in range(0, tokens, self.rows):
             yield slice(first, min(tokens, first + self.rows))
 
-    def logits(self, hidden: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens vocab"]:
-        """Transformed logits, in a buffer that the next call overwrites."""
+    def score(
+        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], *, slopes: bool = False
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, "tokens vocab"]]:
+        """Log-probabilities of the targets, and, with `slopes`, what the method of that name returns."""
+        logits, cap_slope = self._logits(hidden, slopes=slopes)
+        logps = softmax_for(logits).logps(logits, targets, slopes=slopes)
+        return logps, logits if cap_slope is None else logits.mul_(cap_slope)
+
+    def slopes(
+        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"]
+    ) -> Float[Tensor, "tokens vocab"]:
+        """Derivatives of -log p(target) by the scaled logits, in a buffer that the next call overwrites."""
+        logits, cap_slope = self._logits(hidden, slopes=True)
+        softmax_for(logits).slopes(logits, targets)
+        return logits if cap_slope is None else logits.mul_(cap_slope)
+
+    def _logits(self, hidden: Tensor, *, slopes: bool) -> tuple[Tensor, Tensor | None]:
+        """Transformed logits in the buffer, and the derivative of the soft-cap at each, where there is one."""
         logits = self._product_into_buffer(hidden.to(self.dtype))
         if self.bias is not None:
             logits += self.bias.to(logits.dtype)
         if self.transform.scale != 1.0:
             logits *= self.transform.scale
-        if self.transform.softcap:
-            logits.div_(self.transform.softcap).tanh_().mul_(self.transform.softcap)
-        return logits
+        cap = self.transform.softcap
+        if not cap:
+            return logits, None
+        logits.div_(cap).tanh_()
+        cap_slope = 1 - logits**2 if slopes else None
+        return logits.mul_(cap), cap_slope
 
     def _product_into_buffer(self, hidden: Tensor) -> Tensor:
         if hidden.is_cuda and self.dtype.itemsize == 2:
@@ -83,21 +104,13 @@ class HeadChunks:
         return buffer.copy_(hidden @ self.weight.mT)
 
     def add_gradients(
-        self,
-        probabilities: Float[Tensor, "tokens vocab"],
-        slope: Float[Tensor, "tokens vocab"] | None,
-        rows: ScoredRows,
-        gradients: HeadGradients,
+        self, d_logits: Float[Tensor, "tokens vocab"], rows: ScoredRows, gradients: HeadGradients
     ) -> Float[Tensor, "tokens hidden"] | None:
-        """Add a chunk's weight and bias gradients, and return its hidden gradient; overwrites `probabilities`.
+        """Add a chunk's weight and bias gradients, and return its hidden gradient.
 
         Args:
-            probabilities: softmax of the chunk's logits.
-            slope: derivative of the soft-cap at each logit, where there is one.
+            d_logits: the derivatives that `slopes` gives.
         """
-        rows_index = torch.arange(len(probabilities), device=probabilities.device)
-        probabilities[rows_index, rows.targets] -= 1
-        d_logits = probabilities if slope is None else probabilities.mul_(slope)
         # d logp / d logits is minus this; the row's factor goes to the narrow side of each product.
         factor = rows.grad * -self.transform.scale
         if gradients.bias is not None:
@@ -106,10 +119,6 @@ class HeadChunks:
         if gradients.weight is not None:
             _add_product(gradients.weight, d_logits.mT, (rows.hidden * factor).to(self.dtype))
         return (d_logits @ self.weight) * factor if gradients.wants_hidden else None
-
-    def slope(self, logits: Tensor) -> Tensor | None:
-        """Derivative of the soft-cap, from the capped logits."""
-        return 1 - (logits / self.transform.softcap) ** 2 if self.transform.softcap else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +153,6 @@ class HeadGradients:
     @property
     def any(self) -> bool:
         return self.wants_hidden or self.weight is not None or self.bias is not None
-
-
-def softmax_(logits: Float[Tensor, "tokens vocab"]) -> Float[Tensor, " tokens"]:
-    """Turn logits into probabilities in place and return their log-sum-exp; half the time of `logsumexp` on a CPU."""
-    largest = logits.amax(1)
-    torch.softmax(logits, 1, out=logits)
-    return largest - logits.amax(1).log()
 
 
 def token_logps(
@@ -188,9 +190,7 @@ class _TokenLogps(torch.autograd.Function):
             head = HeadChunks(weight, bias, **how)
             logps = torch.empty(len(targets), dtype=head.accumulate, device=hidden.device)
             for chunk in head.chunks(len(targets)):
-                logits = head.logits(hidden[chunk])
-                picked = logits.gather(1, targets[chunk, None])[:, 0]
-                logps[chunk] = picked - softmax_(logits)
+                logps[chunk], _ = head.score(hidden[chunk], targets[chunk])
         return logps
 
     @staticmethod
@@ -202,10 +202,8 @@ class _TokenLogps(torch.autograd.Function):
             d_hidden = torch.empty_like(hidden) if gradients.wants_hidden else None
             for chunk in head.chunks(len(targets)):
                 rows = ScoredRows(hidden=hidden[chunk], targets=targets[chunk], grad=grad_outputs[0][chunk])
-                logits = head.logits(rows.hidden)
-                slope = head.slope(logits)
-                torch.softmax(logits, 1, out=logits)
-                d_rows = head.add_gradients(logits, slope, rows, gradients)
+                d_logits = head.slopes(rows.hidden, rows.targets)
+                d_rows = head.add_gradients(d_logits, rows, gradients)
                 if d_hidden is not None and d_rows is not None:
                     d_hidden[chunk] = d_rows
         return d_hidden, _as(gradients.weight, weight), _as(gradients.bias, bias), None, None

@@ -24,7 +24,6 @@ from inspo_hub.logprobs.chunks import (
     ScoredRows,
     chunk_rows,
     compute_dtype,
-    softmax_,
 )
 from inspo_hub.packing import PackedBatch, ScoredTokens
 from inspo_hub.views import Score, TreeLogps
@@ -157,24 +156,20 @@ def _score_group(group: _Group, what: ScoredPairs, head: HeadChunks, gradients: 
     chunks = list(head.chunks(len(rows)))
     token_logps = torch.empty(len(rows), dtype=head.accumulate, device=rows.device)
     for chunk in chunks:
-        logits = head.logits(rows[chunk])
-        slope = head.slope(logits) if gradients.any and len(chunks) == 1 else None
-        picked = logits.gather(1, group.targets[chunk, None])[:, 0]
-        token_logps[chunk] = picked - softmax_(logits)
+        slopes = gradients.any and len(chunks) == 1
+        token_logps[chunk], d_logits = head.score(rows[chunk], group.targets[chunk], slopes=slopes)
     by_score = torch.segment_reduce(token_logps.double(), "sum", lengths=group.lengths, unsafe=True)
     by_score = by_score.to(head.accumulate).unflatten(0, (len(what.scores), -1))
     sums.logps[:, group.pairs] = by_score
-    sums.losses[group.pairs], slopes = _losses_and_slopes(what, by_score, group.pairs, wanted=gradients.any)
-    if slopes is None:
+    sums.losses[group.pairs], by_logp = _losses_and_slopes(what, by_score, group.pairs, wanted=gradients.any)
+    if by_logp is None:
         return
-    grad = slopes.flatten().repeat_interleave(group.lengths, output_size=len(rows))
+    grad = by_logp.flatten().repeat_interleave(group.lengths, output_size=len(rows))
     for chunk in chunks:
         if len(chunks) > 1:  # too many rows to keep their logits
-            logits = head.logits(rows[chunk])
-            slope = head.slope(logits)
-            torch.softmax(logits, 1, out=logits)
+            d_logits = head.slopes(rows[chunk], group.targets[chunk])
         scored = ScoredRows(hidden=rows[chunk], targets=group.targets[chunk], grad=grad[chunk])
-        d_rows = head.add_gradients(logits, slope, scored, gradients)
+        d_rows = head.add_gradients(d_logits, scored, gradients)
         if sums.d_hidden is not None and d_rows is not None:
             sums.d_hidden.index_add_(0, group.positions[chunk], d_rows.to(sums.d_hidden.dtype))
 

@@ -19,9 +19,8 @@ from transformers import PrinterCallback
 
 from inspo_hub.dealing import step_indices, steps_within
 from inspo_hub.errors import RecipeError
-from inspo_hub.logprobs import prepare_model
+from inspo_hub.logprobs import PackingCheck, prepare_model
 from inspo_hub.models import compute_dtype, embedding_rows, load_model
-from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
@@ -46,7 +45,7 @@ from inspo_hub.training.policy import Policy, load_policy
 from inspo_hub.training.progress import ProgressLines
 from inspo_hub.training.records import JsonLines
 from inspo_hub.training.reference_pass import reference_values
-from inspo_hub.training.startup import check_positions, packing_layout
+from inspo_hub.training.startup import check_positions, choose_kernels, choose_packing
 from inspo_hub.training.steps import StepDataset
 from inspo_hub.training.stopping import StopRequest
 from inspo_hub.training.trainer import PreferenceTrainer
@@ -83,7 +82,7 @@ def train_variant(job: VariantJob, on_save: OnSave = keep) -> dict[str, Any]:
     check_vocabulary(max(job.train.max_id(), job.heldout.max_id() if job.heldout else -1), embedding_rows(policy.model))
     check_positions(job, policy.model)
     policy = replace(policy, model=share_out(policy.model, _dtype(job)))
-    return _Session(job, policy, packing_layout(job, policy.model), on_save).train()
+    return _Session(job, policy, choose_packing(job, policy.model), on_save).train()
 
 
 def _dtype(job: VariantJob) -> torch.dtype:
@@ -93,20 +92,21 @@ def _dtype(job: VariantJob) -> torch.dtype:
 class _Session:
     """One training: what is computed once is kept as attributes, in the order in which it becomes known."""
 
-    def __init__(self, job: VariantJob, policy: Policy, layout: Layout, on_save: OnSave) -> None:
-        self.job, self.policy, self.layout, self.on_save = job, policy, layout, on_save
+    def __init__(self, job: VariantJob, policy: Policy, packing: PackingCheck, on_save: OnSave) -> None:
+        self.job, self.policy, self.layout, self.on_save = job, policy, packing.layout, on_save
         self.model = policy.model
         self.state, self.recipe = PartialState(), job.recipe
         self.dtype = _dtype(job)
         self.metrics_log = JsonLines(job.output / "metrics.jsonl")
         self.timings_log = JsonLines(job.output / "timings.jsonl")
         self.packer = Packer(
-            layout=layout,
+            layout=self.layout,
             separator=job.separator,
             max_alternative_tokens=self.recipe.alternative.max_tokens,
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
         )
-        prepare_model(self.model, layout=layout)
+        prepare_model(self.model, layout=self.layout)
+        self.kernels = choose_kernels(job, self.model, packing, self.packer, dtype=self.dtype)
 
     def train(self) -> dict[str, Any]:
         train_reference, heldout_reference = reference_values(
@@ -280,6 +280,7 @@ class _Session:
             "device_name": torch.cuda.get_device_name() if self.state.device.type == "cuda" else None,
             "compute_dtype": str(self.dtype).removeprefix("torch."),
             "layout": self.layout,
+            "kernels": self.kernels,
             "reference": {"name": self.job.reference_name, "weights": self.job.reference_weights},
             **measured(self.metrics_log, self.timings_log),
             "training": self.job.training_key(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +11,21 @@ from accelerate import PartialState
 from torch import nn
 
 from inspo_hub.errors import RecipeError
-from inspo_hub.logprobs import TOLERANCE, PackingCheck, check_packing
+from inspo_hub.logprobs import (
+    TOLERANCE,
+    ModelKernels,
+    PackingCheck,
+    check_packing,
+    has_choice,
+    layers_by_shape,
+    measure_kernels,
+)
 from inspo_hub.models import compute_dtype
-from inspo_hub.packing import Layout
 from inspo_hub.pairs import PairSet
 from inspo_hub.training.engine import shares_weights
 from inspo_hub.training.job import VariantJob
-from inspo_hub.training.packer import laid_out_scores
+from inspo_hub.training.packer import Packer, laid_out_scores
+from inspo_hub.training.processes import on_first_process
 from inspo_hub.views import SCORES, Score
 
 log = logging.getLogger(__name__)
@@ -85,15 +94,15 @@ def startup_check(job: VariantJob, model: nn.Module) -> PackingCheck:
     )
 
 
-def packing_layout(job: VariantJob, model: nn.Module) -> Layout:
-    """The recipe's packing layout; `auto` is decided by the start-up check.
+def choose_packing(job: VariantJob, model: nn.Module) -> PackingCheck:
+    """How the recipe packs; `auto` is decided by the start-up check.
 
     Raises:
         RecipeError: the recipe insists on a tree, or on gradients that stop in one, and the model cannot be packed so.
     """
     wanted = job.recipe.model.attention
     if wanted == "flat":
-        return "flat"
+        return PackingCheck(layout="flat", max_abs_difference=0.0, reason="the recipe says so")
     check = startup_check(job, model)
     stops = job.recipe.alternative.gradient == "stopped"
     if check.layout != "tree" and (stops or wanted == "tree"):
@@ -103,4 +112,36 @@ def packing_layout(job: VariantJob, model: nn.Module) -> Layout:
             expected="equal log-probabilities, packed and plain",
             fix="set alternative.gradient: full" if stops else "set model.attention: auto or flat",
         )
-    return check.layout
+    return check
+
+
+def choose_kernels(
+    job: VariantJob, model: nn.Module, check: PackingCheck, packer: Packer, *, dtype: torch.dtype
+) -> dict[str, Any] | None:
+    """Measures the kernels that can compute the prepared model on this device, and takes the fastest that agree.
+
+    The first process measures for all: kernels differ in the last bits, and all processes are to have the same.
+
+    Returns:
+        What was measured and chosen; None where there was no choice.
+    """
+    device = PartialState().device
+    layers = layers_by_shape(check.attention, dtype)
+    if not has_choice(layers, device):
+        return None
+
+    def measure() -> ModelKernels:
+        scores = laid_out_scores(job.recipe)
+        rows = fitting_rows(packer.tokens(job.train, scores), packer.tokens_per_microbatch)
+        batch = packer.pack(job.train, rows, scores, alternative_gradient=job.recipe.alternative.gradient)
+        return measure_kernels(model, layers, batch.layout, device=device, folder=job.cache / "kernels")
+
+    kernels = on_first_process(measure)
+    kernels.use(device)
+    log.info("%s: %s", job.name, kernels)
+    return kernels.to_json()
+
+
+def fitting_rows(tokens: np.ndarray, budget: int) -> list[int]:
+    """The first rows that fill a micro-batch; one at least."""
+    return list(range(max(1, int((np.cumsum(tokens) <= budget).sum()))))

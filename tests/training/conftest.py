@@ -73,13 +73,15 @@ class Project:
             "OMP_NUM_THREADS": "1",
         }
 
-    def command(self, *arguments: str, output: str = "out", processes: int = 0) -> list[str]:
+    def command(
+        self, *arguments: str, output: str = "out", processes: int = 0, module: str = "inspo_hub.run"
+    ) -> list[str]:
         launch = [sys.executable, "-m"]
         if processes:
             profile = shipped_folder() / "accelerate" / "cpu-gloo.yaml"
             launch += ["accelerate.commands.launch", "--config_file", str(profile)]
             launch += ["--num_processes", str(processes), "--main_process_port", "0", "-m"]
-        return [*launch, "inspo_hub.run", str(self.recipe), "--output", str(self.folder / output), *arguments]
+        return [*launch, module, str(self.recipe), "--output", str(self.folder / output), *arguments]
 
     def run(
         self, *arguments: str, output: str = "out", processes: int = 0, expect: int = 0
