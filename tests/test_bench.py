@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from inspo_hub.kernels import Choice
 from inspo_hub.views import SCORES
-from tests.bench import growth, pipeline
+from tests.bench import growth, kernels, pipeline
 from tests.bench.attention import compare
 from tests.bench.case import SHAPES, Case
 from tests.bench.cli import main
 from tests.bench.lengths import LAWS, bench_pairs, padded_tokens, typical_step
+from tests.bench.machine import describe
 from tests.bench.measure import CaseResult, Disagreement, SideResult, measure_case
-from tests.bench.presets import FULL, PRESETS, TARGETS, Target
+from tests.bench.presets import FULL, LEAST_MFU, PRESETS, TARGETS, Target
 from tests.bench.report import markdown
 from tests.bench.sides import ABOUT, SIDES, SideName, SideUnavailable, make_side
 from tests.bench.sides.plain import Floor, ReferenceFloor
@@ -252,10 +255,44 @@ def test_presets_are_runnable_as_written() -> None:
 
 
 def test_targets_speak_of_the_cases_that_the_presets_measure() -> None:
-    cases = [case for preset in PRESETS.values() for case in preset.cases]
+    here = [case for preset in PRESETS.values() for case in preset.cases]
+    cases = here + [case.on(torch.device("cuda")) for case in PRESETS["gpu"].cases]
+    assert {case.shape for case in cases} >= set(LEAST_MFU)
     for target in TARGETS:
         assert any(target.applies(case) for case in cases), target
     assert not Target("symmetric", "trl", 0.6).applies(Case(batch=1))
+
+
+def test_a_side_that_does_not_fit_is_reported_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.bench.sides import plain
+
+    def run_out(*_args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(plain.UnpaddedStep, "step", run_out)
+    result = measure_case(TINY, ["symmetric", "unpadded"], runs=1, memory=False)
+    assert result.sides["unpadded"].unavailable == "out of memory"
+    assert len(result.sides["symmetric"].wall) == 1
+    assert "| unpadded | not run: out of memory |" in markdown([result], describe(), "")
+
+
+def test_what_a_gpu_did_of_what_it_could_is_held_against_its_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.report.peak_flops", lambda: 1e15)
+    sides = {"symmetric": SideResult(wall=[2.0, 2.0, 4.0], model_flops=9e14), "floor": SideResult(wall=[1.5, 1.9, 3.9])}
+    case = Case(shape="8b").on(torch.device("cuda"))
+    text = markdown([CaseResult(case=case, clock="wall", lengths=[(1, 1, 1)], sides=sides)], describe(), "")
+    assert "| symmetric, MFU | ≥ 50% | 45.0% | missed by 10% |" in text
+    assert "| symmetric ÷ floor | ≤ 1.10 | 1.053 | met |" in text
+    assert "| symmetric | 2.00 | 2.00–4.00 |  | 45.0% MFU |" in text
+
+
+def test_kernels_are_listed_with_their_times_and_with_why_not() -> None:
+    (attention, capped, softmax) = kernels.measure(("tiny",), pairs=2, device=torch.device("cpu"))
+    assert attention.choice.name == capped.choice.name == "blocks"
+    choice = Choice(name="a", milliseconds={"a": 1.0, "b": 2.5}, refused={"c": "RuntimeError: no"})
+    text = kernels.markdown([replace(softmax, choice=choice), attention])
+    assert "| tiny | softmax, 512 tokens | **a** | a 1.00, b 2.50 | c: RuntimeError: no |" in text
+    assert "| **blocks** | the only one there is |" in text
 
 
 # --- its arithmetic ---------------------------------------------------------------------------------------------------

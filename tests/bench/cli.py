@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tests.bench import attention, machine, pipeline, report
+from tests.bench import attention, kernels, machine, pipeline, report
 from tests.bench.case import SHAPES, Case
 from tests.bench.lengths import LENGTHS
 from tests.bench.measure import CaseResult, measure_case
@@ -42,6 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = f"`{command.strip()}`\n\n{pipeline.markdown(found)}"
         _write(options, {"figures": [vars(figure) for figure in found]}, text, command)
         return 0
+    if options.preset == "kernels":
+        shapes = tuple(options.shape.split(",")) if options.shape else kernels.DEFAULT_SHAPES
+        measured = list(kernels.measure(shapes, pairs=options.pairs or 8, device=_device(options)))
+        text = f"`{command.strip()}`\n\n{kernels.markdown(measured)}"
+        _write(options, {"kernels": [each.to_json() for each in measured]}, text, command)
+        return 0
     results: list[CaseResult] = []
     for case, sides, runs in _chosen(options):
         results.append(_measured(case, sides, options, runs))
@@ -54,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="What one step costs, side by side.")
-    names = (*PRESETS, "attention", "pipeline", "full")
+    names = (*PRESETS, "attention", "kernels", "pipeline", "full")
     parser.add_argument("--preset", choices=names, help="what to measure; default: quick, or gpu where there is one")
     parser.add_argument(
         "--sides",
@@ -84,9 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _chosen(options: argparse.Namespace) -> list[tuple[Case, tuple[str, ...], int]]:
     """The cases to run, each with its sides and rounds."""
-    has_gpu = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
-    device = torch.device("cuda" if has_gpu else "cpu")
-    preset = options.preset or ("gpu" if has_gpu else "quick")
+    device = _device(options)
+    preset = options.preset or ("gpu" if device.type == "cuda" else "quick")
     chosen: dict[Case, tuple[tuple[str, ...], int]] = {}
     for name in FULL if preset == "full" else (preset,):
         sides = tuple(options.sides.split(",")) if options.sides else PRESETS[name].sides
@@ -97,6 +102,11 @@ def _chosen(options: argparse.Namespace) -> list[tuple[Case, tuple[str, ...], in
                 merged = tuple(dict.fromkeys((*before, *sides)))
                 chosen[changed.on(device)] = (merged, options.runs or PRESETS[name].runs)
     return [(case, *rest) for case, rest in chosen.items()]
+
+
+def _device(options: argparse.Namespace) -> torch.device:
+    has_gpu = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
+    return torch.device("cuda" if has_gpu else "cpu")
 
 
 def _changed(case: Case, options: argparse.Namespace) -> list[Case]:
@@ -144,6 +154,7 @@ def _write_json(options: argparse.Namespace, figures: dict[str, Any], command: s
 def _what_there_is() -> str:
     presets = [f"{name:14} {preset.about}" for name, preset in PRESETS.items()]
     presets += ["attention      tree attention against separate sequences, without a model"]
+    presets += ["kernels        what a GPU has for attention and softmax, as a run measures and chooses it"]
     presets += ["pipeline       dealing, data preparation, the reference pass, the way to the first step"]
     presets += [f"full           {', '.join(FULL)}: hours on one core"]
     return "\n".join(presets) + "\n\n" + report.sides_list()

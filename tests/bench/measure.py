@@ -98,11 +98,19 @@ def measure_case(case: Case, names: Sequence[str], *, runs: int, memory: bool) -
             sides[name] = make_side(name, workload)
         except SideUnavailable as reason:
             results[name].unavailable = str(reason)
-    for name, side in sides.items():
-        results[name].note, results[name].computes = side.note, side.computes
-        results[name].model_flops = _model_flops(case, workload, name)
-        results[name].loss, results[name].gradient_norm = _first_step(workload, side)
-        log.info("%s warm, loss %.4f", name, results[name].loss)
+    for name in list(sides):
+        side, result = sides[name], results[name]
+        result.note, result.computes = side.note, side.computes
+        result.model_flops = _model_flops(case, workload, name)
+        try:
+            result.loss, result.gradient_norm = _first_step(workload, side)
+        except torch.OutOfMemoryError:
+            # On a GPU the largest model without checkpointing: the other sides still have their say.
+            result.unavailable, result.computes = "out of memory", ""
+            del sides[name], side
+            _free(workload)
+            continue
+        log.info("%s warm, loss %.4f", name, result.loss)
     _require_agreement(case, results)
     order = list(sides)
     for run in range(runs):
@@ -131,6 +139,13 @@ def _first_step(workload: Workload, side: Side) -> tuple[float, float]:
     norm = float(torch.stack(gradients).norm()) if gradients else 0.0
     workload.clear_gradients()
     return loss, norm
+
+
+def _free(workload: Workload) -> None:
+    workload.clear_gradients()
+    gc.collect()
+    if workload.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _timed_step(workload: Workload, side: Side) -> tuple[float, float]:

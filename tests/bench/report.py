@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tests.bench.machine import peak_flops
 from tests.bench.measure import CaseResult
-from tests.bench.presets import TARGETS, Target
+from tests.bench.presets import LEAST_MFU, TARGETS, Target
 from tests.bench.sides import ABOUT, SideName
 
 OURS = ("none", "one_sided", "symmetric", "averaged")
@@ -89,7 +89,24 @@ def _targets(result: CaseResult) -> str:
             verdict = "met" if ratio <= target.limit else f"missed by {ratio / target.limit - 1:.0%}"
             what = f"{target.side} ÷ {target.baseline}{', peak memory' if target.memory else ''}"
             rows.append([what, f"≤ {target.limit:.2f}", f"{ratio:.3f}", verdict])
+    rows += _mfu_targets(result)
     return _table(["target", "limit", "measured", ""], rows) if rows else ""
+
+
+def _mfu_targets(result: CaseResult) -> Iterator[list[str]]:
+    least = LEAST_MFU.get(result.case.shape)
+    for side in ("symmetric", "symmetric:checkpointing"):
+        utilisation = _mfu(result, side) if result.measured(side) else None
+        if least is not None and utilisation is not None:
+            verdict = "met" if utilisation >= least else f"missed by {1 - utilisation / least:.0%}"
+            yield [f"{side}, MFU", f"≥ {least:.0%}", f"{utilisation:.1%}", verdict]
+
+
+def _mfu(result: CaseResult, side: str) -> float | None:
+    """Model FLOPs of a step over what the GPU could do meanwhile; None for a device whose peak is not known."""
+    peak = peak_flops() if result.case.device == "cuda" else None
+    flops, seconds = result.sides[side].model_flops, result.seconds(side)
+    return flops / statistics.median(seconds) / peak if peak and flops is not None and seconds else None
 
 
 def _ratio_of(result: CaseResult, target: Target) -> float | None:
@@ -103,7 +120,6 @@ def _ratio_of(result: CaseResult, target: Target) -> float | None:
 
 
 def _times(result: CaseResult) -> str:
-    peak = peak_flops() if result.case.device == "cuda" else None
     rows = []
     for name, side in result.sides.items():
         if side.unavailable:
@@ -115,8 +131,8 @@ def _times(result: CaseResult) -> str:
         median = statistics.median(seconds)
         memory = "" if side.peak_bytes is None else f"{side.peak_bytes / 1e6:,.0f} MB"
         speed = "" if side.model_flops is None else f"{side.model_flops / median / 1e9:,.0f} GFLOP/s"
-        if peak and side.model_flops is not None:
-            speed = f"{side.model_flops / median / peak:.1%} MFU"
+        if (utilisation := _mfu(result, name)) is not None:
+            speed = f"{utilisation:.1%} MFU"
         rows.append([_label(result, name), f"{median:.2f}", f"{min(seconds):.2f}–{max(seconds):.2f}", memory, speed])
     return _table(["side", "seconds", "spread", "peak memory above the policy's weights", "model FLOPs"], rows)
 
