@@ -105,3 +105,17 @@ def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight.shape[0]
+
+
+def compile_layers(model: nn.Module) -> int:
+    """Compile each decoder layer in place with torch.compile; returns how many there are.
+
+    Layers, not the whole: they share one graph, embeddings and head stay as they are, and so do the weights' names. The
+    number of tokens is left open, so that one graph serves every packed row.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.compile(dynamic=True)
+    return len(layers)

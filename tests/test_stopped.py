@@ -243,23 +243,6 @@ def test_fsdp2_runs_its_layers_twice(one_process: None) -> None:
     assert_close({name: p.grad.full_tensor() for name, p in model.named_parameters()}, wanted)  # type: ignore[union-attr]
 
 
-@pytest.mark.slow
-def test_a_compiled_body_serves_both_passes_of_every_layout() -> None:
-    from torch._dynamo.testing import CompileCounterWithBackend
-
-    torch._dynamo.reset()
-    model, pairs = LLAMA.build(), [*pairs_of_different_lengths(), *pairs_of_different_lengths(seed=1)]
-    batches = [stopped_batch(pairs=some) for some in (pairs[:2], pairs[1:], pairs[:5])]
-    wanted = [gradients(weighted([tree_logps(model, b).get(s) for s in CONDITIONED]), model) for b in batches]
-    counter, frames = CompileCounterWithBackend("aot_eager"), []
-    model.model.compile(backend=counter, fullgraph=True, dynamic=True)
-    for batch, gradient in zip(batches, wanted, strict=True):
-        assert_close(gradients(weighted([tree_logps(model, batch).get(s) for s in CONDITIONED]), model), gradient)
-        frames.append(counter.frame_count)
-    assert len(set(frames[1:])) == 1, f"a layout made the body compile again: {frames}"
-    torch._dynamo.reset()
-
-
 @pytest.mark.parametrize("objective", ["dpo", "simpo", "aot"])
 def test_a_training_step_is_the_oracles(objective: str, tmp_path: Path) -> None:
     """Micro-batches, fused head or coupled pairs, the trainer's scaling; plain metrics are logged all the same."""

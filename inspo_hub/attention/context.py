@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -26,9 +27,12 @@ class ContextKeys:
     """See `LayerContext.stopped`."""
     _layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
+    # Not compiled: a layer's id would make a graph of its own for each layer.
+    @torch.compiler.disable
     def write(self, layer: nn.Module, key: Tensor, value: Tensor) -> None:
         self._layers[id(layer)] = (key.detach(), value.detach())
 
+    @torch.compiler.disable
     def read(self, layer: nn.Module) -> LayerContext:
         """What `write` kept of this layer. Kept on: gradient checkpointing reads it again in the backward."""
         return LayerContext(*self._layers[id(layer)], self.stopped)

@@ -58,7 +58,6 @@ def training_arguments(
         max_grad_norm=train.max_grad_norm or 0.0,
         bf16=bf16,
         use_cpu=not on_gpu,
-        torch_compile=train.compile,
         logging_steps=train.log_every,
         logging_nan_inf_filter=False,
         report_to=train.report_to,

@@ -20,7 +20,7 @@ from transformers import PrinterCallback
 from inspo_hub.dealing import step_indices, steps_within
 from inspo_hub.errors import RecipeError
 from inspo_hub.logprobs import PackingCheck, prepare_model
-from inspo_hub.models import compute_dtype, embedding_rows, load_model
+from inspo_hub.models import compile_layers, compute_dtype, embedding_rows, load_model
 from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
@@ -106,6 +106,8 @@ class _Session:
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
         )
         prepare_model(self.model, layout=self.layout)
+        if self.recipe.train.compile:
+            log.info("%s: %d layers are compiled in the first steps", job.name, compile_layers(self.model))
         self.kernels = choose_kernels(job, self.model, packing, self.packer, dtype=self.dtype)
 
     def train(self) -> dict[str, Any]:

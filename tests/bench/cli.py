@@ -64,7 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preset", choices=names, help="what to measure; default: quick, or gpu where there is one")
     parser.add_argument(
         "--sides",
-        help="comma-separated, each name[@batch][:checkpointing][:flat][:recomputed][:stopped][:observed]; see --list",
+        help="comma-separated, each name[@batch] and options: :checkpointing, :flat, :recomputed, :stopped, :observed, "
+        ":compiled; see --list",
     )
     parser.add_argument("--lengths", help=f"comma-separated, of {', '.join(LENGTHS)}")
     parser.add_argument("--max-length", type=int, help="most tokens of a prompt and one response together")

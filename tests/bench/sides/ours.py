@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inspo_hub.conditioning import CONDITIONINGS, ReferenceContext
 from inspo_hub.logprobs import prepare_model, tree_logps, tree_losses
+from inspo_hub.models import compile_layers
 from inspo_hub.objectives import OBJECTIVES
 from inspo_hub.packing import PackedBatch
 from inspo_hub.views import Score, TreeLogps
@@ -30,6 +31,8 @@ class OurStep:
         # Stopped gradients are other gradients: nothing else computes them.
         self.computes = f"{name.name}, stopped" if name.stopped else _COMPUTES.get(name.name, name.name)
         self.model = prepare_model(workload.fresh_policy(checkpointing=name.checkpointing), layout=name.layout)
+        if name.compiled:
+            compile_layers(self.model)
         self.objective = OBJECTIVES["dpo"]()
         self.conditioning = CONDITIONINGS[name.name]()
         self.context: ReferenceContext = "conditioned" if self.conditioning.refuses_plain_reference else "plain"

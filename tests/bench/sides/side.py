@@ -11,7 +11,7 @@ from torch import Tensor
 from inspo_hub.packing import Layout
 from inspo_hub.views import AlternativeGradient
 
-_OPTIONS = ("checkpointing", "flat", "recomputed", "stopped", "observed")
+_OPTIONS = ("checkpointing", "flat", "recomputed", "stopped", "observed", "compiled")
 
 
 class SideUnavailable(Exception):
@@ -32,7 +32,7 @@ class Side(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SideName:
-    """A side as the command line writes it: `name[@batch][:checkpointing][:flat][:recomputed][:stopped][:observed]`."""
+    """A side as the command line writes it: `name[@batch]`, and any of the options, each after a colon."""
 
     name: str
     batch: int | None = None
@@ -44,6 +44,8 @@ class SideName:
     """Ours only: the gradient stops at prompt and alternative."""
     observed: bool = False
     """Ours only: scores that the layout gives away are read as well, without gradient, as in a logged step."""
+    compiled: bool = False
+    """Ours only: decoder layers compiled, as `train.compile` does it."""
 
     @property
     def alternative_gradient(self) -> AlternativeGradient:
@@ -64,6 +66,7 @@ class SideName:
             recomputed="recomputed" in options,
             stopped="stopped" in options,
             observed="observed" in options,
+            compiled="compiled" in options,
         )
 
 
