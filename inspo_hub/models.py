@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from inspo_hub.errors import ResolutionError
+from inspo_hub.errors import RecipeError, ResolutionError
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+_COMPILERS = ("g++", "clang++", "c++")
 
 
 def load_tokenizer(
@@ -112,10 +116,27 @@ def compile_layers(model: nn.Module) -> int:
 
     Layers, not the whole: they share one graph, embeddings and head stay as they are, and so do the weights' names. The
     number of tokens is left open, so that one graph serves every packed row.
+
+    Raises:
+        RecipeError: no C++ compiler is installed, or the model's code has no layers of transformers' own kind.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name):
+        raise RecipeError(
+            "torch.compile needs a C++ compiler, and none was found",
+            where="train.compile",
+            expected=f"one of {', '.join(_COMPILERS)} on the PATH, or CXX",
+            fix="install g++, or set train.compile: false",
+        )
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise RecipeError(
+            f"{type(model).__name__} has no decoder layers that could be compiled",
+            where="train.compile",
+            expected="a model of transformers, whose layers are GradientCheckpointingLayer",
+            fix="set train.compile: false",
+        )
     for layer in layers:
         layer.compile(dynamic=True)
     return len(layers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from inspo_hub.errors import RecipeError
 from inspo_hub.logprobs import prepare_model, tree_logps
 from inspo_hub.models import compile_layers
 from inspo_hub.packing import PackedBatch, pack_pairs
@@ -23,6 +25,7 @@ from tests.training.conftest import Project, make_project
 
 pytestmark = [
     pytest.mark.slow,  # a C++ compiler at work
+    pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler"),
     pytest.mark.filterwarnings("ignore"),  # torch's own, of what its compiler looks at
 ]
 
@@ -90,3 +93,26 @@ def test_a_compiled_run_is_the_plain_run(tmp_path_factory: pytest.TempPathFactor
     assert names[0] == names[1]
     assert finals[0]
     np.testing.assert_allclose(finals[1], finals[0], rtol=1e-4)
+
+
+def test_what_cannot_be_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="Linear has no decoder layers"):
+        compile_layers(torch.nn.Linear(2, 2))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(RecipeError, match="needs a C\\+\\+ compiler") as refusal:
+        compile_layers(torch.nn.Linear(2, 2))
+    assert refusal.value.where == "train.compile"
+
+
+@pytest.mark.gpu
+def test_graphs_serve_every_row_on_a_gpu() -> None:
+    options = {"num_hidden_layers": LAYERS}
+    model: Any = prepare_model(Architecture(name="Llama", family="Llama", options=options).build(torch.bfloat16).cuda())
+    rows = [batch.to("cuda") for batch in batches("full")]
+    expected = [step(model, batch) for batch in rows]
+    compile_layers(model)
+    for batch, wanted in zip(rows, expected, strict=True):
+        for a, e in zip(step(model, batch), wanted, strict=True):
+            torch.testing.assert_close(a.float(), e.float(), rtol=0, atol=5e-2 * float(e.abs().max()))
+    assert counters["stats"]["unique_graphs"] <= 2

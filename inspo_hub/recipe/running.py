@@ -73,7 +73,11 @@ class TrainSection(Section):
         description="Keep recomputed layers' inputs in the host's memory: frees tokens x hidden x layers of a GPU's, "
         "and each layer waits for two copies. No effect on a CPU.",
     )
-    compile: bool = Field(False, description="Compile the decoder layers with torch.compile.")
+    compile: bool = Field(
+        False,
+        description="Compile the decoder layers with torch.compile: one graph serves all of them and every packed row. "
+        "The first steps take longer, and a C++ compiler must be installed.",
+    )
     report_to: Literal["none", "trackio", "wandb", "tensorboard"] = Field(
         "none", description="Tracker that gets the metrics; metrics.jsonl is always written."
     )
