@@ -94,7 +94,7 @@ def test_counts_of_a_stopped_batch_are_those_of_its_two_rows(scores: tuple[Score
 
 
 def test_a_stopped_step_is_a_forward_of_all_and_two_more_of_the_responses() -> None:
-    """The figures of facts: mean lengths of UltraFeedback give about 0.63 of the symmetric step."""
+    """Mean lengths of UltraFeedback give about 0.63 of the symmetric step."""
     shape = ModelShape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14_336, vocab=128_256, head_dim=128)
     how = {"scores": ("chosen_given_rejected", "rejected_given_chosen"), "head_recomputed": False}
     full = pair_flops(shape, (180, 362, 362), **how)  # type: ignore[arg-type]
@@ -111,8 +111,10 @@ def test_a_stopped_step_is_a_forward_of_all_and_two_more_of_the_responses() -> N
 def _query_keys(batch: PackedBatch) -> int:
     """Counted one by one: every query and the keys it sees."""
     if batch.layout is None:
-        assert batch.attention_mask is not None
-        return sum(length * (length + 1) // 2 for length in batch.attention_mask.sum(dim=1).tolist())
+        sizes = [rows * columns for rows, columns in batch.rectangles]
+        parts = zip(batch.position_ids[0].split(sizes), batch.rectangles, strict=True)
+        lengths = [last + 1 for part, shape in parts for last in part.view(shape).amax(1).tolist()]
+        return sum(length * (length + 1) // 2 for length in lengths)
     return _plan_query_keys(batch.layout)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import accumulate, combinations
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,8 +34,12 @@ def paths_through(batch: PackedBatch) -> list[list[int]]:
     """For each position of the flattened rows, the tokens up to and including it along its path."""
     ids = batch.input_ids.flatten().tolist()
     if batch.layout is None:
-        columns = batch.input_ids.shape[1]
-        return [ids[i - i % columns : i + 1] for i in range(len(ids))]
+        columns = [width for height, width in batch.rectangles for _ in range(height)]
+        starts = [
+            start for start, width in zip(accumulate(columns, initial=0), columns, strict=False) for _ in range(width)
+        ]
+        assert len(starts) == len(ids)
+        return [ids[start : i + 1] for i, start in enumerate(starts)]
     paths: list[list[int]] = []
     for segment in segments_of(batch.layout.plan):
         context = [ids[k] for start, stop in segment.context for k in range(start, stop)]
@@ -101,7 +104,7 @@ def test_any_pairs_any_limits(lengths: Any, limits: Any, limit: Any, separator: 
 def test_a_tree_lays_each_part_out_once(conditioning: str, tokens: int) -> None:
     batch = check(make_pairs((10, 20, 30)), scores_of(conditioning), separator=(9001, 9002, 9003))
     assert batch.tokens == batch.input_ids.numel() == tokens
-    assert batch.attention_mask is None
+    assert not batch.rectangles
 
 
 def test_plain_scores_are_free_where_the_alternative_is_whole() -> None:
@@ -139,13 +142,24 @@ def test_lengths_and_row_ids_travel_with_the_batch() -> None:
     assert batch.pairs == 2
 
 
-def test_flat_rows_are_padded_on_the_right_and_masked() -> None:
+def test_flat_rows_are_padded_on_the_right() -> None:
     batch = pack_pairs(make_pairs((3, 4, 6)), "none", layout="flat")
     assert batch.layout is None
-    assert batch.attention_mask is not None
-    assert batch.attention_mask.tolist() == [[1] * 9, [1] * 7 + [0] * 2]
+    assert batch.rectangles == ((2, 9),)
     assert batch.tokens == 16
-    assert torch.equal(batch.position_ids[0], torch.arange(9))
+    assert batch.input_ids.tolist() == [[1, 2, 3, *range(8, 14), 1, 2, 3, *range(4, 8), 0, 0]]
+    assert batch.position_ids.tolist() == [[*range(9), *range(7), 0, 0]]
+
+
+def test_flat_rows_of_similar_length_share_a_rectangle() -> None:
+    pairs = make_pairs((100, 900, 850), (10, 20, 1), (400, 20, 100), (5, 6, 15))
+    batch = pack_pairs(pairs, "none", layout="flat")
+    assert batch.rectangles == ((2, 1000), (1, 500), (1, 420), (2, 30), (2, 11))
+    padded = batch.input_ids.numel()
+    assert padded - batch.tokens == 50 + 10
+    one = pack_pairs(pairs, "none", layout="flat", one_rectangle=True)
+    assert one.rectangles == ((8, 1000),)
+    assert one.tokens == batch.tokens
 
 
 @pytest.mark.parametrize("empty", ["prompt", "chosen", "rejected"])

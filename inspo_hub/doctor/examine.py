@@ -134,7 +134,7 @@ def _packing(job: VariantJob, model: nn.Module) -> tuple[Finding, Layout | None]
         check="packing",
         severity="advice",
         measured=measured,
-        means="every path is a row of its own: the same training, from 1.5 times the tokens of a tree upward",
+        means="every path is a row of its own, with its prompt: more tokens where prompts are long",
         do="nothing for correctness; a base whose layers all have full or sliding attention trains faster",
         numbers=numbers,
     ), "flat"

@@ -155,8 +155,8 @@ class _Comparison:
         return PackingCheck(
             layout="flat",
             max_abs_difference=difference,
-            reason=f"{name} cannot be packed as a tree ({refusal}); every path is a padded row of its own, which costs "
-            "more tokens and gives the same training",
+            reason=f"{name} cannot be packed as a tree ({refusal}); every path is a row of its own, which reads "
+            "prompts again and gives the same training",
         )
 
     def _tree(self, plain: dict[Score, torch.Tensor]) -> tuple[float, str | None, tuple[AttentionShape, ...]]:

@@ -204,19 +204,25 @@ def _passes(prepared: Prepared, batch: PackedBatch) -> _Passes:
     # Not undone afterwards: gradient checkpointing runs the layers again in the backward.
     prepared.switch.use(tree=batch.layout is not None)
     prepared.rope.look(batch)
-    context = None
-    inputs: dict[str, Any] = {}
     if batch.layout is None:
-        inputs["attention_mask"] = batch.attention_mask
-    else:
-        layout = batch.layout
-        if batch.context is not None:
-            keys = ContextKeys(batch.context.stopped)
-            context = _context_pass(prepared, batch.context, keys)
-            layout = replace(layout, reads=keys)
-        inputs |= {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: layout}
+        return _Passes(hidden=_flat_hidden(prepared, batch), context=None)
+    layout, context = batch.layout, None
+    if batch.context is not None:
+        keys = ContextKeys(batch.context.stopped)
+        context = _context_pass(prepared, batch.context, keys)
+        layout = replace(layout, reads=keys)
+    inputs = {"position_ids": batch.position_ids, LAYOUT_ARGUMENT: layout}
     hidden = prepared.head.body(input_ids=batch.input_ids, use_cache=False, **inputs)[0]
     return _Passes(hidden=hidden.flatten(0, 1), context=context)
+
+
+def _flat_hidden(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tokens hidden"]:
+    """Hidden states of every rectangle, by a call each. Without a mask: a causal model sees nothing to its right, and
+    with one it would build tokens × tokens scores' worth of it."""
+    sizes = [rows * columns for rows, columns in batch.rectangles]
+    parts = zip(batch.input_ids[0].split(sizes), batch.rectangles, strict=True)
+    hidden = [prepared.head.body(input_ids=ids.view(shape), use_cache=False)[0] for ids, shape in parts]
+    return torch.cat([states.flatten(0, 1) for states in hidden])
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ class ScoredTokens:
     """One score's tokens, pair by pair: which position predicts them, what they are, how many each pair has."""
 
     positions: Int[Tensor, " tokens"]
-    """Index into the flattened rows of the position whose hidden state predicts the token."""
+    """Index into the batch's tokens of the position whose hidden state predicts the token."""
     targets: Int[Tensor, " tokens"]
     lengths: Int[Tensor, " pairs"]
     counts: tuple[int, ...]
@@ -49,13 +49,14 @@ class PackedContext:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedBatch:
-    """Pairs as a model reads them: one row without padding (tree), or a right-padded row per path (flat)."""
+    """Pairs as a model reads them: one row without padding (tree), or rectangles of rows of similar length (flat)."""
 
-    input_ids: Int[Tensor, "rows columns"]
-    position_ids: Int[Tensor, "rows columns"]
-    """Positions along each path."""
-    attention_mask: Int[Tensor, "rows columns"] | None
-    """Flat only: 1 for tokens, 0 for padding."""
+    input_ids: Int[Tensor, "1 tokens"]
+    position_ids: Int[Tensor, "1 tokens"]
+    """Positions along each path; 0 in padding."""
+    rectangles: tuple[tuple[int, int], ...]
+    """Flat only: rows and columns of what the tokens are, one rectangle after the other; a path in each row, padded on
+    the right, where nothing of a causal model sees it."""
     layout: TreeLayout | None
     """Tree only: who sees whom."""
     scored: Mapping[Score, ScoredTokens]
@@ -88,7 +89,6 @@ class PackedBatch:
         return replace(
             self,
             **{name: getattr(self, name).to(device, non_blocking=True) for name in names},
-            attention_mask=None if self.attention_mask is None else self.attention_mask.to(device, non_blocking=True),
             layout=None if self.layout is None else self.layout.to(device),
             context=None if self.context is None else self.context.to(device),
             scored={score: tokens.to(device) for score, tokens in self.scored.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from inspo_hub.packing.paths import PLAIN, Layout, PairLayout, lay_out_pair, sco
 from inspo_hub.packing.stopped import split
 from inspo_hub.views import AlternativeGradient, Score
 
+PADDED_SHARE, PADDED_TOKENS = 1 / 8, 16
+"""How much of a flat row may be padding, as a share of its columns or in tokens: less makes more and smaller calls."""
+
 if TYPE_CHECKING:
     from inspo_hub.conditioning import Conditioning
     from inspo_hub.pairs import PreferencePair
@@ -29,6 +33,7 @@ def pack_pairs(
     max_alternative_tokens: int | None = None,
     layout: Layout = "tree",
     alternative_gradient: AlternativeGradient = "full",
+    one_rectangle: bool = False,
 ) -> PackedBatch:
     """Pack pairs so that one forward gives every score that a conditioning needs.
 
@@ -38,6 +43,8 @@ def pack_pairs(
         max_alternative_tokens: a longer alternative keeps its first tokens and its last one, its end of turn.
         layout: `tree` for models that take tree attention, `flat` for all others.
         alternative_gradient: `stopped` lays prompts and alternatives out apart, to be read without gradient; tree only.
+        one_rectangle: flat only: all paths padded to the longest, so that a batch is one call of the model whatever is
+            in it; for engines whose processes must call it equally often.
     """
     assert pairs, "a batch has at least one pair"
     scores = scores_of(conditioning)
@@ -47,12 +54,12 @@ def pack_pairs(
         assert not flat, "the gradient can stop in tree packing only"
         rows, context, scored = _stopped_rows(pairs, laid_out, scores)
     else:
-        rows, context = _flat_rows(laid_out) if flat else _tree_row(laid_out), None
+        rows, context = _flat_rows(laid_out, one=one_rectangle) if flat else _tree_row(laid_out), None
         scored = {score: _scored_tokens(laid_out, score, rows.starts) for score in scores}
     return PackedBatch(
         input_ids=rows.input_ids,
         position_ids=rows.position_ids,
-        attention_mask=rows.attention_mask,
+        rectangles=rows.rectangles,
         layout=rows.layout,
         context=context,
         scored=scored,
@@ -81,14 +88,14 @@ def packed_tokens(
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    input_ids: Int[Tensor, "rows columns"]
-    position_ids: Int[Tensor, "rows columns"]
-    attention_mask: Int[Tensor, "rows columns"] | None
+    input_ids: Int[Tensor, "1 tokens"]
+    position_ids: Int[Tensor, "1 tokens"]
     layout: TreeLayout | None
     starts: list[list[int]]
-    """For each pair and run, where it starts in the flattened rows."""
+    """For each pair and run, at which of the row's tokens it starts."""
     tokens: int
     """Without padding."""
+    rectangles: tuple[tuple[int, int], ...] = ()
 
 
 def _stopped_rows(
@@ -140,35 +147,53 @@ def _tree_row(pairs: Sequence[PairLayout], bases: Sequence[int] | None = None, *
     return _Rows(
         input_ids=torch.tensor([tokens]),
         position_ids=position_ids(segments)[None],
-        attention_mask=None,
         layout=lay_out(segments, before=before),
         starts=starts,
         tokens=len(tokens),
     )
 
 
-def _flat_rows(pairs: Sequence[PairLayout]) -> _Rows:
-    """A row per run, padded on the right, where padding changes nothing for a causal model."""
-    runs = [run.tokens for pair in pairs for run in pair.runs]
-    columns = max(len(run) for run in runs)
-    input_ids = torch.zeros(len(runs), columns, dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, run in enumerate(runs):
-        input_ids[row, : len(run)] = torch.tensor(run)
-        attention_mask[row, : len(run)] = 1
-    rows = iter(range(len(runs)))
+def _flat_rows(pairs: Sequence[PairLayout], *, one: bool) -> _Rows:
+    """A row per run, in rectangles of similar lengths; padded on the right, where a causal model sees nothing of it."""
+    runs = [(number, place, run.tokens) for number, pair in enumerate(pairs) for place, run in enumerate(pair.runs)]
+    runs.sort(key=lambda run: -len(run[2]))
+    starts = [[0] * len(pair.runs) for pair in pairs]
+    input_ids: list[int] = []
+    position_ids: list[int] = []
+    rectangles = _rectangles([len(tokens) for *_, tokens in runs], one=one)
+    rows = iter(runs)
+    for height, columns in rectangles:
+        for number, place, tokens in itertools.islice(rows, height):
+            starts[number][place] = len(input_ids)
+            padding = [0] * (columns - len(tokens))
+            input_ids += tokens + padding
+            position_ids += [*range(len(tokens)), *padding]
     return _Rows(
-        input_ids=input_ids,
-        position_ids=torch.arange(columns).repeat(len(runs), 1) * attention_mask,
-        attention_mask=attention_mask,
+        input_ids=torch.tensor([input_ids]),
+        position_ids=torch.tensor([position_ids]),
         layout=None,
-        starts=[[next(rows) * columns for _ in pair.runs] for pair in pairs],
+        starts=starts,
         tokens=sum(pair.tokens for pair in pairs),
+        rectangles=rectangles,
     )
 
 
+def _rectangles(lengths: Sequence[int], *, one: bool) -> tuple[tuple[int, int], ...]:
+    """Rows and columns of rectangles that hold rows of these lengths, which descend; little of each is padding."""
+    if one:
+        return ((len(lengths), lengths[0]),)
+    found: list[tuple[int, int]] = []
+    for length in lengths:
+        rows, columns = found[-1] if found else (0, 0)
+        if rows and columns - length <= max(columns * PADDED_SHARE, PADDED_TOKENS):
+            found[-1] = rows + 1, columns
+        else:
+            found.append((1, length))
+    return tuple(found)
+
+
 def _scored_tokens(pairs: Sequence[PairLayout], score: Score, starts: Sequence[Sequence[int]]) -> ScoredTokens:
-    """One score's tokens in the flattened rows."""
+    """One score's tokens in the rows."""
     positions: list[Tensor] = []
     targets: list[int] = []
     lengths: list[int] = []

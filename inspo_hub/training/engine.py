@@ -52,6 +52,11 @@ def shares_weights() -> bool:
     return True
 
 
+def calls_are_collective() -> bool:
+    """Whether every process must call the model equally often, because each call gathers weights from all of them."""
+    return shares_weights() or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+
+
 def loading_device() -> torch.device:
     """Where weights are read to: the process's own device, or main memory where they are shared out from there."""
     return torch.device("cpu") if shares_weights() else PartialState().device

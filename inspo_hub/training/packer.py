@@ -30,6 +30,8 @@ class Packer:
     separator: tuple[int, ...]
     max_alternative_tokens: int | None
     tokens_per_microbatch: int
+    one_rectangle: bool = False
+    """See `pack_pairs`."""
 
     def pack(
         self,
@@ -47,6 +49,7 @@ class Packer:
             max_alternative_tokens=self.max_alternative_tokens,
             layout=self.layout,
             alternative_gradient=alternative_gradient,
+            one_rectangle=self.one_rectangle,
         )
 
     def tokens(self, pairs: PairSet, scores: Sequence[Score]) -> np.ndarray:

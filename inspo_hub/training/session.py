@@ -24,7 +24,14 @@ from inspo_hub.models import compile_layers, compute_dtype, embedding_rows, load
 from inspo_hub.pairs import PairSet, check_vocabulary
 from inspo_hub.training.arguments import training_arguments
 from inspo_hub.training.checkpoints import latest_complete, read_manifest, write_json_atomically
-from inspo_hub.training.engine import gather_nothing, loading_device, scored_form, share_out, shares_weights
+from inspo_hub.training.engine import (
+    calls_are_collective,
+    gather_nothing,
+    loading_device,
+    scored_form,
+    share_out,
+    shares_weights,
+)
 from inspo_hub.training.heldout import Heldout
 from inspo_hub.training.job import VariantJob
 from inspo_hub.training.memory import out_of_memory
@@ -104,6 +111,7 @@ class _Session:
             separator=job.separator,
             max_alternative_tokens=self.recipe.alternative.max_tokens,
             tokens_per_microbatch=self.recipe.train.tokens_per_microbatch,
+            one_rectangle=calls_are_collective(),
         )
         prepare_model(self.model, layout=self.layout)
         if self.recipe.train.compile:

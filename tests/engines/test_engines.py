@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from inspo_hub.errors import TrainingError
 from inspo_hub.plan.memory import ENGINES
 from inspo_hub.recipe.shipped import shipped_folder
-from inspo_hub.training.engine import shares_weights
+from inspo_hub.training.engine import calls_are_collective, shares_weights
 from inspo_hub.workflow import run
 from tests.training.conftest import Project, make_project
 
@@ -126,3 +126,15 @@ def test_the_first_fsdp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shares_weights()
     monkeypatch.delenv("ACCELERATE_USE_FSDP")
     assert not shares_weights()
+
+
+def test_calls_are_collective_where_weights_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "FSDP_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    assert not calls_are_collective()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert calls_are_collective()
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    assert calls_are_collective()
