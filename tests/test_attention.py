@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from inspo_hub.attention import (
@@ -360,6 +361,26 @@ def test_a_gather_survives_its_way_through_the_operator() -> None:
     gather = gather_keys(ROW)
     again = KeyGather.of(gather.tensors())
     assert all(torch.equal(a, b) for a, b in zip(gather.tensors(), again.tensors(), strict=True))
+
+
+@pytest.mark.parametrize("window", [0, 30])
+def test_torchs_flash_kernel_is_called_as_this_torch_declares_it(window: int) -> None:
+    """On tensors that are on a GPU by name only: arguments and shapes are checked, nothing is computed."""
+    scoring = Scoring(0.1, 0.0, window)
+    with FakeTensorMode():
+        query, key, value = (
+            torch.empty(tokens, heads, 64, dtype=torch.bfloat16, device="cuda")
+            for tokens, heads in ((100, 8), (150, 2), (150, 2))
+        )
+        bounds = (torch.empty(4, dtype=torch.int32, device="cuda") for _ in range(2))
+        where = varlen.Bounds(*bounds, 60, 90)
+        out, lse = varlen.TorchFlash().forward(query, key, value, where, scoring)
+        grads = varlen.TorchFlash().backward(
+            torch.empty_like(out), varlen.PackedSaved(query, key, value, out, lse), where, scoring
+        )
+    assert out.shape == query.shape
+    assert (lse.shape, lse.dtype) == ((8, 100), torch.float32)
+    assert [x.shape for x in grads] == [query.shape, key.shape, value.shape]
 
 
 @pytest.mark.gpu

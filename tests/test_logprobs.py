@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from collections.abc import Callable
@@ -16,7 +17,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from inspo_hub.attention import TreeUnsupported
 from inspo_hub.errors import TrainingError
-from inspo_hub.logprobs import check_packing, chunks, prepare_model, prepared_state, restore_model, tree_logps
+from inspo_hub.logprobs import (
+    check_packing,
+    chunks,
+    prepare_model,
+    prepared_state,
+    restore_model,
+    tree_logps,
+    tree_losses,
+)
 from inspo_hub.logprobs.chunks import HeadTransform, token_logps
 from inspo_hub.logprobs.rope import rope_switch
 from inspo_hub.packing import PackedBatch, pack_pairs
@@ -390,6 +399,29 @@ def test_a_compiled_body_serves_every_layout_without_a_break(architecture: Archi
     assert len(set(frames)) == 1, "a layout made the body compile again"
     assert len([graph for graph in counter.graphs if len(graph.graph.nodes)]) == 1, "a graph break"
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("gradient", ["full", "stopped"])
+@pytest.mark.parametrize("fused", [False, True], ids=["", "fused"])
+def test_a_step_mixes_no_devices_and_reads_none(gradient: Any, fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the device that has shapes and no values: whatever a GPU would have to wait for, or copy by itself, fails."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _kind: False)  # it does not know this device
+    monkeypatch.setattr(torch, "autocast", lambda *_args, **_options: contextlib.nullcontext())
+    model = prepare_model(LLAMA.build(torch.bfloat16)).to("meta")
+    pairs = pairs_of_different_lengths()
+    batch = pack_pairs(pairs, SCORES, separator=SEPARATOR, alternative_gradient=gradient).to("meta")
+    if fused:
+        tree_losses(
+            model,
+            batch,
+            lambda logps, _pairs: logps.get("rejected_given_chosen") - logps.get("chosen_given_rejected"),
+            scores=CONDITIONED,
+            no_grad_scores=("chosen", "rejected"),
+        ).total.backward()
+    else:
+        logps = [value for value in vars(tree_logps(model, batch)).values() if value.requires_grad]
+        torch.cat(logps).sum().backward()
+    assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
 
 
 # --- heads that no table knows -------------------------------------------------------------------------------------
