@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from inspo_hub import kernels
-from inspo_hub.attention import flex
 from inspo_hub.attention.backends import AttentionShape, Backend, backends_for, using_backend
 from inspo_hub.attention.context import LayerContext
 from inspo_hub.attention.layout import TreeLayout
@@ -89,6 +88,8 @@ class _Row:
                 return out, *torch.autograd.grad(out, self.inputs, self.grad)
 
         def build_mask() -> Any:
+            from inspo_hub.attention import flex  # as slow to import as torch's compiler
+
             self.layout.block_masks.clear()
             return flex.block_mask(self.layout, scoring.window, self.grad.device)
 

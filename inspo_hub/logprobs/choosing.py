@@ -67,11 +67,13 @@ def measure_kernels(
     """
     prepared = prepared_state(model)
     assert prepared is not None
-    weight = prepared.head.model.get_output_embeddings().weight
     attention = {
         shape: measure_backends(shape, layout, device=device, layers=count, folder=folder)
         for shape, count in layers.items()
         if layout is not None
     }
-    softmax = measure_softmax(len(weight), device=device, folder=folder)
-    return ModelKernels(attention=attention, softmax=softmax, vocab=len(weight))
+    if prepared.head.transform is None:  # the model's own code computes its head
+        return ModelKernels(attention=attention, softmax=Choice(name="torch"), vocab=0)
+    vocab = prepared.head.model.get_output_embeddings().weight.shape[0]
+    softmax = measure_softmax(vocab, device=device, folder=folder)
+    return ModelKernels(attention=attention, softmax=softmax, vocab=vocab)
