@@ -67,10 +67,11 @@ def _attention(recipes: Sequence[Recipe], device: torch.device) -> Finding:
             measured=f"{device.type}, {torch.get_num_threads()} threads of {os.cpu_count()} processors",
             means="packed rows are computed in blocks of torch's CPU kernel",
         )
-    name, flash = torch.cuda.get_device_name(device), importlib.util.find_spec("flash_attn") is not None
-    measured = (
-        f"{torch.cuda.device_count()} × {name}, CUDA {torch.version.cuda}, flash_attn {'' if flash else 'not '}there"
-    )
+    there = [
+        f"{each} {'' if importlib.util.find_spec(each) else 'not '}there" for each in ("flash_attn", "liger_kernel")
+    ]
+    name = torch.cuda.get_device_name(device)
+    measured = f"{torch.cuda.device_count()} × {name}, CUDA {torch.version.cuda}, {', '.join(there)}"
     whole = any(recipe.model.compute_dtype == "float32" for recipe in recipes)
     if whole or not torch.cuda.is_bf16_supported():
         return Finding(
@@ -81,7 +82,7 @@ def _attention(recipes: Sequence[Recipe], device: torch.device) -> Finding:
             do="set model.compute_dtype: auto on a GPU that has bfloat16",
         )
     return Finding(check="attention backend", severity="ok", measured=measured,
-                   means="packed rows go through a variable-length flash kernel in bfloat16")  # fmt: skip
+                   means="the run takes the fastest kernel of those that agree")  # fmt: skip
 
 
 def _token(recipes: Sequence[Recipe]) -> Finding:
