@@ -50,6 +50,8 @@ class PreferenceTrainer(Trainer):
         self._watched: list[tuple[tuple[int, ...], Tensor]] = []
         self._interval_started = time.perf_counter()
         self._interval_tokens = 0
+        self._timed_step: int | None = None
+        """The step up to which time was told; None until the first step of this process, which may have resumed."""
         self._rehearsals = 2 if parts.rehearse else 0
 
     def get_train_dataloader(self) -> DataLoader:
@@ -77,6 +79,8 @@ class PreferenceTrainer(Trainer):
         processes is the mean over the step's pairs."""
         model.train()
         share: StepShare = inputs
+        if self._timed_step is None:
+            self._timed_step = self.state.global_step
         if self._rehearsals:
             self._rehearse(model)
         world = self.accelerator.num_processes
@@ -201,7 +205,7 @@ class PreferenceTrainer(Trainer):
         now = time.perf_counter()
         tokens = torch.tensor(float(self._interval_tokens), device=self.args.device)
         total = float(self.accelerator.reduce(tokens, "sum"))
-        steps = max(1, step - int(getattr(self, "_timed_step", self._initial_global_step)))
+        steps = max(1, step - (self._timed_step or 0))
         seconds = now - self._interval_started
         self._interval_started, self._interval_tokens, self._timed_step = now, 0, step
         timing = {
