@@ -151,6 +151,22 @@ def test_two_visitors_at_once_see_their_own_answers(live_space: Served, visit: V
 
 
 @pytest.mark.slow
+def test_what_is_written_before_the_page_has_arrived_stays(live_space: Served, visit: Visit) -> None:
+    with visit(live_space.url) as visitor:
+        held: list[Any] = []
+        visitor.page.route("**/queue/join*", lambda route: held.append(route))
+        page = visitor.open("?temperature=0.8")
+        page.fill("#prompt textarea", QUESTION)
+        page.wait_for_timeout(500)
+        assert held, "the page asks what its link says"
+        for route in held:
+            route.continue_()
+        page.unroute("**/queue/join*")
+        page.wait_for_timeout(1500)
+        assert page.input_value("#prompt textarea") == QUESTION
+
+
+@pytest.mark.slow
 def test_a_reload_in_mid_stream_brings_the_prompt_back(live_space: Served, visit: Visit) -> None:
     with visit(live_space.url) as visitor:
         page = visitor.open("?temperature=0.8&seed=3")
@@ -174,8 +190,10 @@ def test_a_reload_in_mid_stream_brings_the_prompt_back(live_space: Served, visit
 def test_stop_regenerate_edit_and_a_new_conversation(live_space: Served, visit: Visit) -> None:
     with visit(live_space.url) as visitor:
         page = visitor.open("?tokens=400")
+        # A fast machine writes everything before a hand could stop it.
+        visitor.when_both_write("window.stopped = true; document.querySelector('#stop').click()")
         visitor.ask(QUESTION)
-        page.click("#stop")
+        page.wait_for_function("() => window.stopped")
         first = visitor.wait_for_answers()
         page.click("#regenerate")
         page.wait_for_function("() => location.search.includes('seed=1')")

@@ -130,8 +130,12 @@ class Page(Parts):
             )
         except ValueError:
             asked = drawn  # a link that somebody has written by hand
-        prompt = str(query.get("prompt", ""))[: self.config.limits.prompt_characters]
-        return [prompt, asked.temperature, asked.top_p, asked.max_new_tokens, asked.seed]
+        # What the link does not say stays as it is: somebody may have written before this arrived.
+        prompt = str(query["prompt"])[: self.config.limits.prompt_characters] if "prompt" in query else gr.skip()
+        values = {
+            "temperature": asked.temperature, "top_p": asked.top_p, "tokens": asked.max_new_tokens, "seed": asked.seed
+        }  # fmt: skip
+        return [prompt, *(value if name in query else gr.skip() for name, value in values.items())]
 
     def _answer(
         self,
