@@ -355,6 +355,7 @@ def test_fsdp2_is_exact(layout: Any, tied: bool, one_process: None) -> None:
 
 def test_accelerate_keeps_the_patched_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     accelerate = pytest.importorskip("accelerate")
+    monkeypatch.setattr(accelerate.state.AcceleratorState, "_shared_state", {})  # what another test chose is its own
     model = LLAMA.build(torch.float32)
     exact = plain_logps(model, pairs_of_different_lengths(), SCORES, separator=SEPARATOR)
     accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=True)
