@@ -31,6 +31,7 @@ from inspo_hub.plan.estimate import Here
 from inspo_hub.plan.hardware import Flavour
 from inspo_hub.plan.timing import OPTIMIZER_TRAFFIC, Speed, Work
 from inspo_hub.plan.variants import Variant
+from inspo_hub.stopwatch import seconds_of
 from inspo_hub.views import Score, TreeLogps
 
 MEASURED_LAYERS = 4
@@ -156,7 +157,7 @@ def interleaved_seconds(
     taken: list[list[float]] = [[] for _ in actions]
     for number in range(rounds + 1):
         for place, action in enumerate(actions):
-            seconds = _timed(action, device, clock)
+            seconds = seconds_of(action, device, clock)
             if number:  # the first round warms up
                 taken[place].append(seconds)
     return [min(seconds) for seconds in taken]
@@ -219,16 +220,6 @@ def step(model: nn.Module, batch: PackedBatch, *, bfloat16: bool = False) -> Non
     scored.total.backward()
 
 
-def _timed(action: Callable[[], None], device: torch.device, clock: Clock) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = clock()
-    action()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock() - start
-
-
 def _optimizer_rate(model: nn.Module, device: torch.device, clock: Clock, rounds: int) -> float:
     """Bytes per second of AdamW's step with clipping, as `timing` counts its traffic."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
@@ -238,6 +229,6 @@ def _optimizer_rate(model: nn.Module, device: torch.device, clock: Clock, rounds
         optimizer.step()
 
     step()
-    seconds: Float[np.ndarray, " rounds"] = np.array([_timed(step, device, clock) for _ in range(rounds)])
+    seconds: Float[np.ndarray, " rounds"] = np.array([seconds_of(step, device, clock) for _ in range(rounds)])
     count = sum(parameter.numel() for parameter in model.parameters())
     return OPTIMIZER_TRAFFIC * count / float(seconds.min())

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from inspo_hub.stopwatch import seconds_of
 
 log = logging.getLogger(__name__)
 
@@ -116,21 +117,8 @@ def _timed(candidate: Candidate, device: torch.device) -> float:
     """Seconds of one run, with its share of what is prepared for several."""
     prepared = 0.0
     if candidate.prepare is not None:
-        prepared = _seconds(candidate.prepare, device) / candidate.runs_per_prepare
-    return prepared + _seconds(candidate.run, device)
-
-
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    _synchronize(device)
-    start = time.perf_counter()
-    run()
-    _synchronize(device)
-    return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        prepared = seconds_of(candidate.prepare, device) / candidate.runs_per_prepare
+    return prepared + seconds_of(candidate.run, device)
 
 
 def remembered(

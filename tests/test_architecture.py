@@ -44,7 +44,7 @@ EVERYBODY = {"__init__", "errors", "quiet", "views"}
 MAY_IMPORT: Mapping[str, set[str]] = {
     "adapters": {"models"},
     "attention": {"kernels"},
-    "calibration": {"cost", "logprobs", "packing", "pairs", "plan"},
+    "calibration": {"cost", "logprobs", "packing", "pairs", "plan", "stopwatch"},
     "card": {"hub", "plan", "recipe"},
     "cli": {
         "doctor", "evaluate", "evaluating", "exporting", "handover", "hub", "iterating", "migrating", "models",
@@ -60,7 +60,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "preparation", "publishing", "recipe", "training",
     },
     "errors": set(),
-    "evaluate": {"adapters", "dealing", "hub", "logprobs", "models", "packing", "pairs", "recipe"},
+    "evaluate": {"adapters", "dealing", "hub", "logprobs", "models", "packing", "pairs", "recipe", "stopwatch"},
     "evaluating": {"adapters", "describing", "evaluate", "finishing", "hub", "pairs", "recipe"},
     "exporting": {"adapters", "describing", "hub", "models", "recipe"},
     "finishing": {"describing", "evaluate", "pairs", "recipe", "training"},
@@ -70,7 +70,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
         "describing", "evaluate", "finishing", "hub", "models", "pairs", "plan", "preparation", "publish", "recipe",
         "workflow",
     },
-    "kernels": set(),
+    "kernels": {"stopwatch"},
     "logprobs": {"attention", "conditioning", "kernels", "packing", "pairs"},
     "measuring": {"describing", "evaluate", "finishing", "recipe", "training"},
     "metrics": {"conditioning"},
@@ -91,6 +91,7 @@ MAY_IMPORT: Mapping[str, set[str]] = {
     "reproducing": {"card", "hub", "plan", "preparation", "recipe", "training", "workflow"},
     "run": {"cli"},
     "space": {"adapters", "describing", "evaluate", "hub", "models", "recipe"},
+    "stopwatch": set(),
     "submitting": {"hub", "plan", "publish", "recipe"},
     "survey": {"conditioning", "cost", "hub", "pairs", "plan", "recipe"},
     "training": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -56,7 +57,7 @@ def backends_for(shape: AttentionShape) -> tuple[Backend, ...]:
     if max(shape.size, shape.value_size) <= _LARGEST_HEAD:
         if not shape.scoring.softcap:
             backends.append("torch_flash")
-        if importlib.util.find_spec("flash_attn") is not None:
+        if _has_flash_attn():
             backends.append("flash_attn")
     return (*backends, "flex")
 
@@ -78,6 +79,12 @@ def use_backend(shape: AttentionShape, backend: Backend) -> None:
     """Compute calls of this shape by this backend from now on, in this process."""
     assert backend in backends_for(shape), f"{backend} cannot compute {shape}"
     _measured[shape] = backend
+
+
+@cache
+def _has_flash_attn() -> bool:
+    """Looked up once: unmeasured shapes ask in every layer."""
+    return importlib.util.find_spec("flash_attn") is not None
 
 
 @contextlib.contextmanager

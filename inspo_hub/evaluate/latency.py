@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,7 @@ from transformers import GenerationConfig
 
 from inspo_hub.evaluate.generation import only_these_settings
 from inspo_hub.evaluate.systems import System, Systems
+from inspo_hub.stopwatch import seconds_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -245,13 +246,7 @@ def _ratios(seconds: Mapping[str, list[float]]) -> list[float]:
 
 def _seconds(model: PreTrainedModel, prompts: torch.Tensor, new_tokens: int) -> float:
     """Wall time of so many tokens, the GPU's work included."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    started = time.perf_counter()
-    _answer(model, prompts, new_tokens)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-    return time.perf_counter() - started
+    return seconds_of(partial(_answer, model, prompts, new_tokens), model.device)
 
 
 @torch.no_grad()

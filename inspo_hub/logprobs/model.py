@@ -217,8 +217,10 @@ def _passes(prepared: Prepared, batch: PackedBatch) -> _Passes:
 
 
 def _flat_hidden(prepared: Prepared, batch: PackedBatch) -> Float[Tensor, "tokens hidden"]:
-    """Hidden states of every rectangle, by a call each. Without a mask: a causal model sees nothing to its right, and
-    with one it would build tokens × tokens scores' worth of it."""
+    """Hidden states of every rectangle, by a call each.
+
+    Without a mask: padding stands to the right, where a causal model does not look, and a mask has columns × columns.
+    """
     sizes = [rows * columns for rows, columns in batch.rectangles]
     parts = zip(batch.input_ids[0].split(sizes), batch.rectangles, strict=True)
     hidden = [prepared.head.body(input_ids=ids.view(shape), use_cache=False)[0] for ids, shape in parts]

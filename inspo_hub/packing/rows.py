@@ -17,12 +17,12 @@ from inspo_hub.packing.paths import PLAIN, Layout, PairLayout, lay_out_pair, sco
 from inspo_hub.packing.stopped import split
 from inspo_hub.views import AlternativeGradient, Score
 
-PADDED_SHARE, PADDED_TOKENS = 1 / 8, 16
-"""How much of a flat row may be padding, as a share of its columns or in tokens: less makes more and smaller calls."""
-
 if TYPE_CHECKING:
     from inspo_hub.conditioning import Conditioning
     from inspo_hub.pairs import PreferencePair
+
+PADDED_SHARE, PADDED_TOKENS = 1 / 8, 16
+"""How much of a flat row may be padding, as a share of its columns or in tokens: less makes more and smaller calls."""
 
 
 def pack_pairs(

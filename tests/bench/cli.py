@@ -43,8 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write(options, {"figures": [vars(figure) for figure in found]}, text, command)
         return 0
     if options.preset == "kernels":
-        shapes = tuple(options.shape.split(",")) if options.shape else kernels.DEFAULT_SHAPES
-        measured = list(kernels.measure(shapes, pairs=options.pairs or 8, device=_device(options)))
+        measured = list(
+            kernels.measure(_shapes(options, kernels.DEFAULT_SHAPES), pairs=options.pairs or 8, device=_device(options))
+        )
         text = f"`{command.strip()}`\n\n{kernels.markdown(measured)}"
         _write(options, {"kernels": [each.to_json() for each in measured]}, text, command)
         return 0
@@ -110,14 +111,21 @@ def _device(options: argparse.Namespace) -> torch.device:
     return torch.device("cuda" if has_gpu else "cpu")
 
 
+def _shapes(options: argparse.Namespace, default: tuple[str, ...]) -> tuple[str, ...]:
+    shapes = tuple(options.shape.split(",")) if options.shape else default
+    if unknown := set(shapes) - set(SHAPES):
+        raise SystemExit(f"unknown lengths or shape {sorted(unknown)}; see --help")
+    return shapes
+
+
 def _changed(case: Case, options: argparse.Namespace) -> list[Case]:
     """The case with what the command line says otherwise; one for each length law and shape."""
     names = ("max_length", "pairs", "batch", "separator", "tokens_per_microbatch", "seed")
     values: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     laws = options.lengths.split(",") if options.lengths else [case.lengths]
-    shapes = options.shape.split(",") if options.shape else [case.shape]
-    if unknown := (set(laws) - set(LENGTHS)) | (set(shapes) - set(SHAPES)):
+    if unknown := set(laws) - set(LENGTHS):
         raise SystemExit(f"unknown lengths or shape {sorted(unknown)}; see --help")
+    shapes = _shapes(options, (case.shape,))
     changed = [replace(case, **values, lengths=law, shape=shape) for law in laws for shape in shapes]
     for each in changed:
         if each.pairs % each.batch:

@@ -14,9 +14,11 @@ from inspo_hub.kernels import Choice
 from inspo_hub.logprobs.softmax import measure_softmax
 from inspo_hub.packing import pack_pairs
 from tests.bench.attention import SCORES
-from tests.bench.case import SHAPES, Case
+from tests.bench.case import Case
 from tests.bench.lengths import bench_pairs
 from tests.bench.machine import describe
+
+DEFAULT_SHAPES = ("0.5b", "1.5b", "8b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,3 @@ def markdown(found: list[Measured]) -> str:
         refused = "; ".join(f"{name}: {why}" for name, why in each.choice.refused.items())
         lines.append(f"| {each.shape} | {each.part} | **{each.choice.name}** | {times} | {refused} |")
     return "\n".join(lines) + "\n"
-
-
-DEFAULT_SHAPES = tuple(name for name in SHAPES if name.endswith("b"))

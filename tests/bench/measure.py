@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 
 from inspo_hub.cost import pair_flops
+from inspo_hub.stopwatch import synchronize
 from tests.bench.case import Case
 from tests.bench.memory import peak_memory
 from tests.bench.sides import Side, SideName, SideUnavailable, make_side
@@ -159,11 +160,6 @@ def _timed_step(workload: Workload, side: Side) -> tuple[float, float]:
     elapsed = time.perf_counter() - wall, time.process_time() - cpu
     workload.clear_gradients()
     return elapsed
-
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _require_agreement(case: Case, results: dict[str, SideResult]) -> None:

@@ -181,8 +181,8 @@ def titles(hub: HubServer, repo: str, revision: str = "main", *, type: str = "mo
     return [commit.title for commit in reversed(hub.history(repo, revision, type=type))][1:]
 
 
-def kill_after_the_first_checkpoint(hub: HubServer, machine: Machine, *arguments: str) -> None:
-    """Starts the recipe, and kills it when its first checkpoint stands on the Hub."""
+def killed_after(hub: HubServer, machine: Machine, path: str, *arguments: str) -> None:
+    """Starts the recipe, and kills it when the Hub has carried out its first POST to such a path."""
     process = None
 
     def kill() -> None:
@@ -190,8 +190,13 @@ def kill_after_the_first_checkpoint(hub: HubServer, machine: Machine, *arguments
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    rule = hub.faults.add("POST", "/commit/checkpoints", Do(kill, "after"))
+    rule = hub.faults.add("POST", path, Do(kill, "after"))
     process = machine.start(*arguments)
     said, _ = process.communicate(timeout=200)
     assert (rule.hits, process.returncode) == (1, -signal.SIGKILL), said
+
+
+def kill_after_the_first_checkpoint(hub: HubServer, machine: Machine, *arguments: str) -> None:
+    """Starts the recipe, and kills it when its first checkpoint stands on the Hub."""
+    killed_after(hub, machine, "/commit/checkpoints", *arguments)
     assert not (machine.output() / "trained.json").exists(), "it was killed while it trained"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from tests.hub_server import Answer, Do, Drop, HubServer, Slow
 
-from .conftest import STEPS, Machine, Whole, World, copied, titles
+from .conftest import STEPS, Machine, Whole, World, copied, killed_after, titles
 
 AT_ONCE = "0.02"
 """Minutes that the end of these runs waits: about a second."""
@@ -102,17 +101,7 @@ def test_killed_during_the_upload_the_same_command_finishes_it(
 ) -> None:
     repo = hub.unique("killed", "alice")
     machine.write_recipe(world.recipe, publish={"repo": repo, "strategy": "end"})
-    process = None
-
-    def kill() -> None:
-        assert process is not None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-    rule = hub.faults.add("POST", "/info/lfs/objects/batch", Do(kill, "after"))
-    process = machine.start()
-    said, _ = process.communicate(timeout=200)
-    assert (rule.hits, process.returncode) == (1, -signal.SIGKILL), said
+    killed_after(hub, machine, "/info/lfs/objects/batch")
     assert not titles(hub, repo)
     assert [path for path in (machine.output() / ".publish").iterdir() if path.is_dir()], "the result is kept"
     before = (machine.output() / "model.safetensors").stat().st_mtime_ns

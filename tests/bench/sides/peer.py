@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inspo_hub.stopwatch import synchronize
 from tests.bench.sides.side import SideName, SideUnavailable, batches
 from tests.bench.workload import Workload
 
@@ -84,20 +85,15 @@ def best_peer_step(workload: Workload, name: SideName) -> PeerStep:
     for batch in (size for size in BEST_OF if size <= len(workload.pairs)):
         steps[batch] = PeerStep(workload, batch=batch, precomputed=True, checkpointing=name.checkpointing)
         steps[batch].step()
-        _synchronize(workload.device)
+        synchronize(workload.device)
         start = time.process_time() if workload.device.type == "cpu" else time.perf_counter()
         steps[batch].step()
-        _synchronize(workload.device)
+        synchronize(workload.device)
         seconds[batch] = (time.process_time() if workload.device.type == "cpu" else time.perf_counter()) - start
         workload.clear_gradients()
     best = min(seconds, key=seconds.__getitem__)
     steps[best].note = f"precomputed reference, per-device batch {best}"
     return steps[best]
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _trainer(workload: Workload, model: Any, *, batch: int, precomputed: bool, checkpointing: bool) -> Any:
